@@ -1,0 +1,1 @@
+"""Specs, horizons, normalisers, geometry, errors and the policy protocol. numpy only."""

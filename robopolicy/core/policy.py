@@ -1,0 +1,95 @@
+"""What a policy is: a pure function from observations and noise to candidate action chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robopolicy.core.errors import ConfigError, NonFiniteValueError, ShapeError
+from robopolicy.core.specs import PolicySpecs
+
+Arrays = Mapping[str, NDArray[Any]]
+Float32 = NDArray[np.float32]
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Torch policies, ONNX bundles and callables all satisfy this; evaluation cannot tell them apart.
+
+    All randomness enters as ``noise``, so the same observation and noise give the same candidates
+    whatever runs them, and the caller decides how noise is keyed.
+    """
+
+    @property
+    def policy_specs(self) -> PolicySpecs:
+        """Observations, action, horizons, and the shape of one candidate's noise."""
+        ...
+
+    def sample(
+        self, observation: Arrays, noise: Float32, *, instruction: Sequence[str] = ()
+    ) -> Float32:
+        """Draw candidate action chunks.
+
+        Args:
+            observation: each (batch, observation_horizon, *shape), in physical units.
+            noise: (batch, n, *noise_shape) standard normal.
+            instruction: one text per batch row; policies without language ignore it.
+        Returns:
+            (batch, n, prediction_horizon, action_dim) commands in the action spec's units.
+        Raises:
+            SpecError, ShapeError, NonFiniteValueError: an input breaks the specs.
+        """
+        ...
+
+
+def keyed_rng(*key: int) -> np.random.Generator:
+    """A generator that depends on the key alone, for example (seed, episode, step)."""
+    return np.random.default_rng(np.random.SeedSequence(key))
+
+
+def draw_noise(specs: PolicySpecs, num_candidates: int, rng: np.random.Generator) -> Float32:
+    """(num_candidates, *noise_shape) standard normal noise for one observation."""
+    if num_candidates < 1:
+        raise ConfigError(f"num_candidates must be >= 1, got {num_candidates}")
+    return rng.standard_normal((num_candidates, *specs.noise_shape), dtype=np.float32)
+
+
+def draw_candidates(
+    policy: Policy,
+    observation: Arrays,
+    num_candidates: int,
+    *,
+    rng: np.random.Generator,
+    instruction: str = "",
+) -> Float32:
+    """Candidates for one observation window.
+
+    Args:
+        observation: each (observation_horizon, *shape).
+        num_candidates: n.
+        rng: source of randomness; never global.
+    Returns:
+        (n, prediction_horizon, action_dim).
+    """
+    noise = draw_noise(policy.policy_specs, num_candidates, rng)
+    batch = {name: value[None] for name, value in observation.items()}
+    texts = (instruction,) if instruction else ()
+    return policy.sample(batch, noise[None], instruction=texts)[0]
+
+
+def check_inputs(specs: PolicySpecs, observation: Arrays, noise: Float32) -> tuple[int, int]:
+    """Hold a call of ``Policy.sample`` against its specs; returns (batch, n)."""
+    specs.specs.check_observation(observation)
+    if noise.ndim != 2 + len(specs.noise_shape) or noise.shape[2:] != specs.noise_shape:
+        raise ShapeError(f"noise must be (batch, n, {specs.noise_shape}), got {noise.shape}")
+    batch = noise.shape[0]
+    for name, spec in specs.specs.observation.items():
+        expected = (batch, specs.horizons.observation, *spec.shape)
+        if observation[name].shape != expected:
+            raise ShapeError(f"observation {name!r} must be {expected}, got {observation[name].shape}")
+    if not np.isfinite(noise).all():
+        raise NonFiniteValueError("noise has non-finite values")
+    return batch, noise.shape[1]

@@ -1,0 +1,192 @@
+"""What observations and actions mean: names, shapes, units, frames. Saved beside every artifact."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robopolicy.core.errors import NonFiniteValueError, ShapeError, SpecError
+from robopolicy.core.horizons import Horizons
+
+#: Units of one number of each action space; a tuple gives one per dimension, a string is shared.
+ACTION_SPACES: dict[str, str | tuple[str, ...]] = {
+    "joint_position": "rad",
+    "joint_delta": "rad",
+    "ee_pose": ("m", "m", "m", "1", "1", "1", "1", "1", "1"),
+    "ee_delta": ("m", "m", "m", "1", "1", "1", "1", "1", "1"),
+    "gripper_opening": "m",
+    "planar_position": "px",
+}
+REFERENCES = ("absolute", "relative")
+OBSERVATION_KINDS = ("state", "image")
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One named array of an observation, at one instant.
+
+    Args:
+        shape: of one sample; images are (height, width, channels).
+        dtype: numpy name; images are ``uint8`` in 0..255.
+        units: one per element of the last axis of a state ("rad", "m", "px", "1"); empty for images.
+        names: one per element of the last axis (joint names, say); may be empty.
+        kind: "state" or "image".
+        angles: indices of the last axis that wrap at 2 pi [rad]; policies see their cosine and sine.
+    Raises:
+        SpecError: units or names disagree with the shape, or an unknown kind.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    units: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    kind: str = "state"
+    angles: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in OBSERVATION_KINDS:
+            raise SpecError(f"kind {self.kind!r} is not one of {OBSERVATION_KINDS}")
+        if self.kind == "image" and (len(self.shape) != 3 or self.dtype != "uint8"):
+            raise SpecError(f"an image is uint8 (height, width, channels), got {self.dtype} {self.shape}")
+        size = self.shape[-1] if self.shape else 1
+        for what in ("units", "names"):
+            given = getattr(self, what)
+            if given and len(given) != size:
+                raise SpecError(f"{len(given)} {what} for a last axis of {size}: {given}")
+        if any(not 0 <= i < size for i in self.angles):
+            raise SpecError(f"angle indices {self.angles} outside 0..{size - 1}")
+
+    def check(self, name: str, value: NDArray[Any]) -> None:
+        """Raise ShapeError unless the trailing axes of ``value`` are this spec's shape."""
+        tail = value.shape[max(value.ndim - len(self.shape), 0) :]
+        if tail != self.shape:
+            raise ShapeError(f"observation {name!r} must end in shape {self.shape}, got {value.shape}")
+
+
+@dataclass(frozen=True)
+class ActionPart:
+    """A run of action dimensions that share one action space.
+
+    Args:
+        space: a key of ``ACTION_SPACES``. Poses are position [m] and a 6-D rotation (the first two
+            columns of the rotation matrix, Zhou et al. 2019).
+        names: one per dimension (joint names, "x" "y" "z" "r0".."r5", a finger's name).
+        reference: "absolute", or "relative" to the state at the current observation.
+        frame: coordinate frame of poses, REP-105 style; empty for joints.
+    """
+
+    space: str
+    names: tuple[str, ...]
+    reference: str = "absolute"
+    frame: str = ""
+
+    def __post_init__(self) -> None:
+        if self.space not in ACTION_SPACES:
+            raise SpecError(f"action space {self.space!r} is not one of {sorted(ACTION_SPACES)}")
+        if self.reference not in REFERENCES:
+            raise SpecError(f"reference {self.reference!r} is not one of {REFERENCES}")
+        if not self.names or len(set(self.names)) != len(self.names):
+            raise SpecError(f"action names must be given and differ, got {self.names}")
+        units = ACTION_SPACES[self.space]
+        if isinstance(units, tuple) and len(units) != len(self.names):
+            raise SpecError(f"{self.space} has {len(units)} dimensions, got {len(self.names)} names")
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        units = ACTION_SPACES[self.space]
+        return units if isinstance(units, tuple) else (units,) * len(self.names)
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """One command, as consecutive parts: an arm and a gripper, or two arms and two grippers."""
+
+    parts: tuple[ActionPart, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise SpecError("an action needs at least one part")
+
+    @property
+    def dim(self) -> int:
+        return sum(len(part.names) for part in self.parts)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for part in self.parts for name in part.names)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        return tuple(unit for part in self.parts for unit in part.units)
+
+    def slices(self) -> list[tuple[ActionPart, slice]]:
+        """Each part with its place in the action vector."""
+        stops = np.cumsum([len(part.names) for part in self.parts]).tolist()
+        return [(p, slice(stop - len(p.names), stop)) for p, stop in zip(self.parts, stops)]
+
+
+@dataclass(frozen=True)
+class Specs:
+    """The contract between data, policy, environment and robot.
+
+    Args:
+        observation: name of each array to its spec.
+        action: meaning of one command.
+        policy_rate: observations and actions per second [Hz].
+        robot: name of a file in ``robopolicy.robots``, empty where there is none.
+    """
+
+    observation: Mapping[str, ArraySpec]
+    action: ActionSpec
+    policy_rate: float
+    robot: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.observation:
+            raise SpecError("at least one observation is needed")
+        if not self.policy_rate > 0:
+            raise SpecError(f"policy_rate must be positive [Hz], got {self.policy_rate}")
+
+    def select(self, keys: tuple[str, ...]) -> Specs:
+        """The same contract over fewer observations; SpecError lists the keys when one is missing."""
+        missing = [key for key in keys if key not in self.observation]
+        if missing:
+            raise SpecError(f"no observation {missing}; there are {sorted(self.observation)}")
+        return dataclasses.replace(self, observation={k: self.observation[k] for k in keys})
+
+    def check_observation(self, observation: Mapping[str, NDArray[Any]]) -> None:
+        """Raise SpecError, ShapeError or NonFiniteValueError unless every array fits its spec."""
+        missing = sorted(set(self.observation) - set(observation))
+        if missing:
+            raise SpecError(f"observation lacks {missing}; it has {sorted(observation)}")
+        for name, spec in self.observation.items():
+            value = observation[name]
+            spec.check(name, value)
+            if spec.kind == "state" and not np.isfinite(value).all():
+                raise NonFiniteValueError(f"observation {name!r} has non-finite values: {value}")
+
+    def check_action(self, action: NDArray[Any]) -> None:
+        """Raise ShapeError or NonFiniteValueError unless the last axis is one finite command."""
+        if action.ndim < 1 or action.shape[-1] != self.action.dim:
+            raise ShapeError(f"action must end in {self.action.dim} dimensions, got {action.shape}")
+        if not np.isfinite(action).all():
+            raise NonFiniteValueError(f"action has non-finite values: {action}")
+
+
+@dataclass(frozen=True)
+class PolicySpecs:
+    """Specs of the data a policy was built for, plus its horizons and noise."""
+
+    specs: Specs
+    horizons: Horizons = field(default_factory=Horizons)
+    noise_shape: tuple[int, ...] = ()
+
+    @property
+    def chunk_shape(self) -> tuple[int, int]:
+        """(prediction_horizon, action_dim)"""
+        return self.horizons.prediction, self.specs.action.dim
