@@ -1,0 +1,78 @@
+"""What every policy family implements in torch, and the adapter that makes it a ``core.Policy``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robopolicy.core.errors import NonFiniteValueError
+from robopolicy.core.normalise import Normalisers
+from robopolicy.core.policy import Arrays, Float32, check_inputs
+from robopolicy.core.specs import ArraySpec, PolicySpecs
+
+
+def features_of(spec: ArraySpec) -> int:
+    """Network inputs of one state: its flattened size, and one more per wrapping angle."""
+    size = 1
+    for axis in spec.shape[:-1]:
+        size *= axis
+    return size * ((spec.shape[-1] if spec.shape else 1) + len(spec.angles))
+
+
+class PolicyModule(nn.Module, ABC):
+    """A policy on normalised tensors. The encoder runs once per observation, ``sample`` per candidate."""
+
+    policy_specs: PolicySpecs
+    denoising_steps: int = 1
+
+    @property
+    @abstractmethod
+    def condition_dim(self) -> int:
+        """Size of the observation embedding."""
+
+    @abstractmethod
+    def encode(self, observation: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """Observation windows to (batch, condition_dim).
+
+        Args:
+            observation: states (batch, observation_horizon, features) normalised; images
+                (batch, observation_horizon, height, width, 3) uint8.
+            generator: source of augmentation; None means none, as at inference.
+        """
+
+    @abstractmethod
+    def loss(self, condition: Tensor, action: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        """Scalar training loss on normalised chunks (batch, prediction_horizon, action_dim)."""
+
+    @abstractmethod
+    def sample(self, condition: Tensor, noise: Tensor) -> Tensor:
+        """(rows, condition_dim), (rows, *noise_shape) -> (rows, prediction_horizon, action_dim)."""
+
+
+class TorchPolicy:
+    """A trained module as a ``robopolicy.core.policy.Policy``: physical units in and out."""
+
+    def __init__(self, module: PolicyModule, normalisers: Normalisers, device: str = "cpu") -> None:
+        self.module = module.to(device).eval()
+        self.normalisers = normalisers
+        self.device = device
+
+    @property
+    def policy_specs(self) -> PolicySpecs:
+        return self.module.policy_specs
+
+    @torch.inference_mode()
+    def sample(self, observation: Arrays, noise: Float32, *, instruction: Sequence[str] = ()) -> Float32:
+        """See ``core.policy.Policy.sample``."""
+        batch, n = check_inputs(self.policy_specs, observation, noise)
+        inputs = self.normalisers.observations(self.policy_specs.specs, observation)
+        tensors = {name: torch.from_numpy(value).to(self.device) for name, value in inputs.items()}
+        condition = self.module.encode(tensors).repeat_interleave(n, dim=0)
+        rows = torch.from_numpy(noise).to(self.device).flatten(0, 1)
+        chunk = self.module.sample(condition, rows).float().cpu().numpy()
+        if not torch.isfinite(torch.from_numpy(chunk)).all():
+            raise NonFiniteValueError("the policy's action chunk has non-finite values")
+        return self.normalisers.action.inverse(chunk).reshape(batch, n, *self.policy_specs.chunk_shape)

@@ -1,0 +1,109 @@
+"""Conditional 1-D U-Net over the time axis of an action chunk (Chi et al. 2023, after Janner et al. 2022)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class NoiseLevelEmbedding(nn.Module):
+    """Sinusoidal features of the denoising step, then a small MLP: (rows,) -> (rows, dim)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        half = dim // 2
+        self.register_buffer(
+            "frequencies", torch.exp(-math.log(10_000) * torch.arange(half) / (half - 1)), persistent=False
+        )
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.Mish(), nn.Linear(4 * dim, dim))
+
+    def forward(self, step: Tensor) -> Tensor:
+        phase = step[:, None].float() * self.frequencies
+        return self.mlp(torch.cat([phase.sin(), phase.cos()], dim=-1))
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, group norm, Mish."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, groups: int) -> None:
+        super().__init__(
+            nn.Conv1d(channels_in, channels_out, kernel, padding=kernel // 2),
+            nn.GroupNorm(groups, channels_out),
+            nn.Mish(),
+        )
+
+
+class FilmResidualBlock(nn.Module):
+    """Two convolutions; the condition scales and shifts the channels in between (FiLM)."""
+
+    def __init__(self, channels_in: int, channels_out: int, condition: int, kernel: int, groups: int) -> None:
+        super().__init__()
+        self.first = ConvBlock(channels_in, channels_out, kernel, groups)
+        self.second = ConvBlock(channels_out, channels_out, kernel, groups)
+        self.film = nn.Sequential(nn.Mish(), nn.Linear(condition, 2 * channels_out))
+        self.skip = (
+            nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        )
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        scale, shift = self.film(condition)[..., None].chunk(2, dim=1)
+        return self.second((1 + scale) * self.first(x) + shift) + self.skip(x)
+
+
+class TemporalUNet(nn.Module):
+    """Predicts noise, sample or velocity for a noisy action chunk.
+
+    Args:
+        action_dim: channels of the chunk.
+        condition_dim: size of the observation embedding.
+        channels: of each resolution; every level but the last halves the time axis, so the
+            prediction horizon must be a multiple of 2 ** (len(channels) - 1).
+    """
+
+    def __init__(
+        self,
+        action_dim: int,
+        condition_dim: int,
+        channels: tuple[int, ...] = (64, 128, 256),
+        *,
+        step_embedding: int = 64,
+        kernel: int = 5,
+        groups: int = 8,
+    ) -> None:
+        super().__init__()
+        self.embed_step = NoiseLevelEmbedding(step_embedding)
+        condition = condition_dim + step_embedding
+
+        def block(channels_in: int, channels_out: int) -> FilmResidualBlock:
+            return FilmResidualBlock(channels_in, channels_out, condition, kernel, groups)
+
+        self.down = nn.ModuleList()
+        for i, (a, b) in enumerate(zip((action_dim, *channels), channels)):
+            halve = nn.Conv1d(b, b, 3, stride=2, padding=1) if i < len(channels) - 1 else nn.Identity()
+            self.down.append(nn.ModuleList([block(a, b), block(b, b), halve]))
+        self.middle = nn.ModuleList([block(channels[-1], channels[-1]) for _ in range(2)])
+        self.up = nn.ModuleList()
+        for a, b in reversed(list(zip(channels, channels[1:]))):
+            double = nn.ConvTranspose1d(a, a, 4, stride=2, padding=1)
+            self.up.append(nn.ModuleList([block(2 * b, a), block(a, a), double]))
+        self.head = nn.Sequential(
+            ConvBlock(channels[0], channels[0], kernel, groups), nn.Conv1d(channels[0], action_dim, 1)
+        )
+
+    def forward(self, chunk: Tensor, step: Tensor, condition: Tensor) -> Tensor:
+        """chunk (rows, prediction_horizon, action_dim), step (rows,), condition (rows, condition_dim)."""
+        context = torch.cat([condition, self.embed_step(step)], dim=-1)
+        x = rearrange(chunk, "rows time action -> rows action time")
+        skips = []
+        for first, second, halve in self.down:
+            x = second(first(x, context), context)
+            skips.append(x)
+            x = halve(x)
+        for block in self.middle:
+            x = block(x, context)
+        for first, second, double in self.up:
+            x = double(second(first(torch.cat([x, skips.pop()], dim=1), context), context))
+        return rearrange(self.head(x), "rows action time -> rows time action")

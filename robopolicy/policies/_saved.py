@@ -1,0 +1,62 @@
+"""A trained policy on disk: ``policy.json`` (family, config, specs, normalisers) and safetensors weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from robopolicy import policies
+from robopolicy.core.errors import RobopolicyError
+from robopolicy.core.normalise import Normalisers
+from robopolicy.core.provenance import write_json
+from robopolicy.core.serial import from_tree, to_tree
+from robopolicy.core.specs import PolicySpecs
+from robopolicy.models.policy_module import PolicyModule, TorchPolicy
+
+DESCRIPTION = "policy.json"
+WEIGHTS = "weights.safetensors"
+
+
+def save_policy(
+    folder: Path,
+    *,
+    family: str,
+    config: Any,
+    specs: PolicySpecs,
+    normalisers: Normalisers,
+    weights: dict[str, Tensor],
+) -> None:
+    """Write a policy; each file appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / (WEIGHTS + ".partial")
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
+    partial.replace(folder / WEIGHTS)
+    tree = {"family": family, "config": config, "specs": specs, "normalisers": normalisers}
+    write_json(folder / DESCRIPTION, to_tree(tree))
+
+
+def load_policy(folder: Path, device: str = "cpu") -> TorchPolicy:
+    """A saved policy, ready to sample.
+
+    Args:
+        folder: holding ``policy.json``; a run folder works as well (its ``policy/`` is taken).
+    Raises:
+        RobopolicyError: no policy there, or weights that do not fit; SpecError: an altered description.
+    """
+    if not (folder / DESCRIPTION).is_file() and (folder / "policy" / DESCRIPTION).is_file():
+        folder = folder / "policy"
+    if not (folder / DESCRIPTION).is_file():
+        raise RobopolicyError(f"no {DESCRIPTION} in {folder}; train one with 'robopolicy train'")
+    tree = json.loads((folder / DESCRIPTION).read_text())
+    family = policies.family(tree["family"])
+    config = from_tree(family.Config, tree["config"])
+    module: PolicyModule = family.build(config, from_tree(PolicySpecs, tree["specs"]))
+    try:
+        module.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    except (RuntimeError, FileNotFoundError) as error:
+        raise RobopolicyError(f"{folder / WEIGHTS} does not fit its description: {error}") from error
+    return TorchPolicy(module, from_tree(Normalisers, tree["normalisers"]), device)
