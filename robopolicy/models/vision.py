@@ -61,7 +61,7 @@ class VisionEncoder(nn.Module):
 
     def __init__(
         self,
-        channels: tuple[int, ...] = (32, 64, 128),
+        channels: tuple[int, ...] = (16, 32, 64, 128),
         *,
         keypoints: int = 32,
         groups: int = 8,

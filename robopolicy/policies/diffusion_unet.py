@@ -42,7 +42,7 @@ class Config:
     prediction: str = "sample"
     training_steps: int = 100
     denoising_steps: int = 10
-    vision_channels: tuple[int, ...] = (32, 64, 128)
+    vision_channels: tuple[int, ...] = (16, 32, 64, 128)
     keypoints: int = 32
     crop: float = 0.9
     state_noise: float = 0.0
