@@ -23,10 +23,14 @@ def features_of(spec: ArraySpec) -> int:
 
 
 class PolicyModule(nn.Module, ABC):
-    """A policy on normalised tensors. The encoder runs once per observation, ``sample`` per candidate."""
+    """A policy on normalised tensors. The encoder runs once per observation, ``sample`` per candidate.
+
+    ``steps`` is a (denoising_steps, parameters) tensor; ``denoise`` is the same network for every
+    row of it, which is what lets the exporter trace one step and unroll the loop itself.
+    """
 
     policy_specs: PolicySpecs
-    denoising_steps: int = 1
+    steps: Tensor
 
     @property
     @abstractmethod
@@ -48,8 +52,21 @@ class PolicyModule(nn.Module, ABC):
         """Scalar training loss on normalised chunks (batch, prediction_horizon, action_dim)."""
 
     @abstractmethod
+    def denoise(self, chunk: Tensor, condition: Tensor, parameters: Tensor) -> Tensor:
+        """One inference iteration.
+
+        Args:
+            chunk: (rows, prediction_horizon, action_dim); the first one is the noise.
+            condition: (rows, condition_dim).
+            parameters: one row of ``steps``.
+        """
+
     def sample(self, condition: Tensor, noise: Tensor) -> Tensor:
         """(rows, condition_dim), (rows, *noise_shape) -> (rows, prediction_horizon, action_dim)."""
+        chunk = noise
+        for parameters in self.steps:
+            chunk = self.denoise(chunk, condition, parameters)
+        return chunk
 
 
 class TorchPolicy:

@@ -94,8 +94,9 @@ class TemporalUNet(nn.Module):
         )
 
     def forward(self, chunk: Tensor, step: Tensor, condition: Tensor) -> Tensor:
-        """chunk (rows, prediction_horizon, action_dim), step (rows,), condition (rows, condition_dim)."""
-        context = torch.cat([condition, self.embed_step(step)], dim=-1)
+        """chunk (rows, prediction_horizon, action_dim), step (rows,) or (1,), condition (rows, condition_dim)."""
+        embedded = self.embed_step(step).expand(condition.shape[0], -1)
+        context = torch.cat([condition, embedded], dim=-1)
         x = rearrange(chunk, "rows time action -> rows action time")
         skips = []
         for first, second, halve in self.down:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robopolicy.core.errors import ConfigError
 from robopolicy.core.specs import PolicySpecs
+from robopolicy.models.ddim import ddim_steps, ddim_update
 from robopolicy.models.observation_encoder import ObservationEncoder
 from robopolicy.models.policy_module import PolicyModule
 from robopolicy.models.temporal_unet import TemporalUNet
@@ -75,7 +76,6 @@ class DiffusionUNet(PolicyModule):
             )
         self.config = config
         self.policy_specs = dataclasses.replace(specs, noise_shape=specs.chunk_shape)
-        self.denoising_steps = config.denoising_steps
         self.encoder = ObservationEncoder(
             specs,
             vision_channels=config.vision_channels,
@@ -96,8 +96,9 @@ class DiffusionUNet(PolicyModule):
             clip_sample=True,
             set_alpha_to_one=True,
         )
-        self.schedule.set_timesteps(config.denoising_steps)
-        self._steps = [int(step) for step in self.schedule.timesteps]
+        self.register_buffer(
+            "steps", ddim_steps(self.schedule, config.denoising_steps), persistent=False
+        )
 
     @property
     def condition_dim(self) -> int:
@@ -124,10 +125,6 @@ class DiffusionUNet(PolicyModule):
             return error.mean()
         return (error * mask).sum() / mask.sum().clamp(min=1)
 
-    def sample(self, condition: Tensor, noise: Tensor) -> Tensor:
-        chunk = noise
-        for step in self._steps:
-            level = torch.full((1,), step, device=noise.device).expand(noise.shape[0])
-            predicted = self.denoiser(chunk, level, condition)
-            chunk = self.schedule.step(predicted, step, chunk, eta=0.0).prev_sample
-        return chunk
+    def denoise(self, chunk: Tensor, condition: Tensor, parameters: Tensor) -> Tensor:
+        predicted = self.denoiser(chunk, parameters[:1], condition)
+        return ddim_update(chunk, predicted, parameters)

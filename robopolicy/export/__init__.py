@@ -1,0 +1,1 @@
+"""Torch policy to deployment bundle, and the proof that both agree."""

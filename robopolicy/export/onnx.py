@@ -1,0 +1,111 @@
+"""A policy as two ONNX graphs: an encoder run once per observation, and the whole denoising loop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from robopolicy.core.errors import MissingDependencyError
+from robopolicy.models.policy_module import PolicyModule, features_of
+
+try:
+    import onnx
+    import onnxscript  # noqa: F401  (torch's exporter needs it)
+except ImportError as _error:
+    raise MissingDependencyError("export needs onnx and onnxscript: pip install 'robopolicy[export]'") from _error
+
+from robopolicy.export.unroll import unroll
+
+#: Read by onnxruntime 1.23, the oldest runtime supported.
+OPSET = 20
+
+
+class EncoderGraph(nn.Module):
+    """Positional inputs, in the specs' order, to ``conditioning``."""
+
+    def __init__(self, module: PolicyModule) -> None:
+        super().__init__()
+        self.module = module
+        self.names = list(module.policy_specs.specs.observation)
+
+    def forward(self, *arrays: Tensor) -> Tensor:
+        return self.module.encode(dict(zip(self.names, arrays)))
+
+
+class StepGraph(nn.Module):
+    """One denoising step."""
+
+    def __init__(self, module: PolicyModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, chunk: Tensor, conditioning: Tensor, parameters: Tensor) -> Tensor:
+        return self.module.denoise(chunk, conditioning, parameters)
+
+
+def export_graphs(module: PolicyModule) -> dict[str, bytes]:
+    """ONNX graphs "encoder" and "sampler", first axes dynamic, as ``runtime.bundle`` asks for them."""
+    module = module.cpu().eval()
+    specs = module.policy_specs
+    window = specs.horizons.observation
+    inputs: dict[str, Tensor] = {}
+    for name, spec in specs.specs.observation.items():
+        if spec.kind == "image":
+            inputs[name] = torch.zeros((2, window, *spec.shape), dtype=torch.uint8)
+        else:
+            inputs[name] = torch.zeros((2, window, features_of(spec)))
+    rows = {0: torch.export.Dim("rows", min=1)}
+    encoder = _export(
+        EncoderGraph(module), tuple(inputs.values()), (tuple(rows for _ in inputs),), list(inputs), "conditioning"
+    )
+    arguments = (torch.zeros(2, *specs.chunk_shape), torch.zeros(2, module.condition_dim), module.steps[0])
+    names = ["step_chunk", "conditioning", "step_parameters"]
+    step = _export(StepGraph(module), arguments, (rows, rows, None), names, "step_output")
+    sampler = unroll(
+        step,
+        module.steps.numpy(),
+        carried="step_chunk",
+        constant="step_parameters",
+        output="step_output",
+        first="noise",
+        last="chunk",
+    )
+    return {"encoder": encoder.SerializeToString(), "sampler": sampler.SerializeToString()}
+
+
+def _export(
+    graph: nn.Module, arguments: tuple[Tensor, ...], shapes: object, inputs: list[str], output: str
+) -> onnx.ModelProto:
+    with _quiet():
+        program = torch.onnx.export(
+            graph,
+            arguments,
+            dynamo=True,
+            dynamic_shapes=shapes,
+            input_names=inputs,
+            output_names=[output],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about its own internals and about torchvision, which we do not use."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,41 @@
+"""Deterministic DDIM (Song et al. 2021) as one table of coefficients, so that every step is the same graph.
+
+diffusers owns the schedule; a test holds this form against ``DDIMScheduler.step`` to rounding.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+
+def ddim_steps(schedule: DDIMScheduler, denoising_steps: int) -> Tensor:
+    """(denoising_steps, 7) rows of: level, a, b, c, d, e, f as ``ddim_update`` uses them.
+
+    With s = sqrt(alpha_bar), n = sqrt(1 - alpha_bar) at a level, the clean chunk is a*x + b*out and
+    the noise c*x + d*out, whatever the network predicts; the next chunk is e*clean + f*noise.
+    """
+    schedule.set_timesteps(denoising_steps)
+    stride = schedule.config["num_train_timesteps"] // denoising_steps
+    rows = []
+    for level in schedule.timesteps.tolist():
+        alpha = float(schedule.alphas_cumprod[level])
+        before = level - stride
+        final = float(schedule.final_alpha_cumprod)
+        alpha_next = float(schedule.alphas_cumprod[before]) if before >= 0 else final
+        s, n = alpha**0.5, (1 - alpha) ** 0.5
+        to_clean_and_noise = {
+            "sample": (0.0, 1.0, 1 / n, -s / n),
+            "epsilon": (1 / s, -n / s, 0.0, 1.0),
+            "v_prediction": (s, -n, n, s),
+        }[schedule.config["prediction_type"]]
+        rows.append([level, *to_clean_and_noise, alpha_next**0.5, (1 - alpha_next) ** 0.5])
+    return torch.tensor(rows)
+
+
+def ddim_update(chunk: Tensor, predicted: Tensor, parameters: Tensor) -> Tensor:
+    """The next, less noisy chunk; clean predictions are clipped to the normalised range [-1, 1]."""
+    _, a, b, c, d, e, f = parameters.unbind()
+    clean = (a * chunk + b * predicted).clamp(-1.0, 1.0)
+    return e * clean + f * (c * chunk + d * predicted)
