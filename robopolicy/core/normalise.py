@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robopolicy.core.errors import ConfigError, ShapeError, SpecError
-from robopolicy.core.policy import Arrays
+from robopolicy.core.policy import Arrays, Float32
 from robopolicy.core.specs import ArraySpec, Specs
 
 #: A dimension that spans less than this in the data carries no information; it is only centred.
@@ -67,12 +67,14 @@ class Affine:
     def forward(self, value: NDArray[Any]) -> NDArray[np.float32]:
         if value.shape[-1] != len(self.offset):
             raise ShapeError(f"normaliser of {len(self.offset)} dimensions given {value.shape}")
-        return ((value - np.asarray(self.offset)) / np.asarray(self.scale)).astype(np.float32)
+        result: Float32 = ((value - np.asarray(self.offset)) / np.asarray(self.scale)).astype(np.float32)
+        return result
 
     def inverse(self, value: NDArray[Any]) -> NDArray[np.float32]:
         if value.shape[-1] != len(self.offset):
             raise ShapeError(f"normaliser of {len(self.offset)} dimensions given {value.shape}")
-        return (value * np.asarray(self.scale) + np.asarray(self.offset)).astype(np.float32)
+        result: Float32 = (value * np.asarray(self.scale) + np.asarray(self.offset)).astype(np.float32)
+        return result
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,8 @@ def draw_candidates(
     noise = draw_noise(policy.policy_specs, num_candidates, rng)
     batch = {name: value[None] for name, value in observation.items()}
     texts = (instruction,) if instruction else ()
-    return policy.sample(batch, noise[None], instruction=texts)[0]
+    candidates: Float32 = policy.sample(batch, noise[None], instruction=texts)[0]
+    return candidates
 
 
 def check_inputs(specs: PolicySpecs, observation: Arrays, noise: Float32) -> tuple[int, int]:

@@ -99,7 +99,7 @@ class Robot:
     @property
     def limits(self) -> Limits:
         """Arm joints, then the gripper opening."""
-        parts = (*self.joints, self.gripper)
+        parts: tuple[Joint | Gripper, ...] = (*self.joints, self.gripper)
         return Limits(
             lower=np.array([*(j.lower for j in self.joints), 0.0]),
             upper=np.array([*(j.upper for j in self.joints), self.gripper.opening_max]),

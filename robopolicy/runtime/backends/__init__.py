@@ -1,0 +1,1 @@
+"""One file = one inference engine behind ``robopolicy.runtime.backend.Backend``."""

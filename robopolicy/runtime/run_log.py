@@ -1,0 +1,112 @@
+"""What a real-time run leaves behind: every tick and every chunk, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robopolicy.core.geometry import Float
+
+Int = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One real-time episode.
+
+    Args:
+        reason: why it ended: what ``on_tick`` said, "duration", "interrupted", or the fault.
+        fault: whether that was a fault.
+        ticks: control ticks until the end; braking ticks come after these.
+        missed_ticks: control instants that were skipped because the loop was a period or more late.
+        time_ns: (n,) deadline of each tick, braking included.
+        lateness_ns: (n,) start of the tick minus its deadline.
+        busy_ns: (n,) from its start to its end.
+        references, commands: (n, action_dim) before and after the safety filter.
+        inference_ns: (chunks,) time spent computing, in the worker.
+        delay_ns: (chunks,) from observation to use.
+        observation_age_ns: (requests,) age of the oldest observation when it was requested.
+        interventions: reason to number of ticks, see ``safety.REASONS``.
+        failed_inferences: texts of the errors that came instead of chunks.
+        scheduler: ``SchedulerCounters`` as a mapping.
+    """
+
+    reason: str
+    fault: bool
+    ticks: int
+    missed_ticks: int
+    time_ns: Int
+    lateness_ns: Int
+    busy_ns: Int
+    references: Float
+    commands: Float
+    inference_ns: Int
+    delay_ns: Int
+    observation_age_ns: Int
+    interventions: Mapping[str, int]
+    failed_inferences: tuple[str, ...]
+    scheduler: Mapping[str, int]
+
+    def lateness_ms(self, percentile: float) -> float:
+        """Of the control ticks; NaN when there were none."""
+        return percentile_ms(self.lateness_ns, percentile)
+
+    def inference_ms(self, percentile: float) -> float:
+        """Of the chunks; NaN when there were none."""
+        return percentile_ms(self.inference_ns, percentile)
+
+
+def percentile_ms(values_ns: NDArray[Any], percentile: float) -> float:
+    """(n,) [ns] to one percentile [ms]; pool several runs by concatenating their arrays."""
+    return float(np.percentile(values_ns, percentile)) * 1e-6 if len(values_ns) else float("nan")
+
+
+@dataclass
+class RunLog:
+    """Rows collected while running; lists, since appending to one allocates least."""
+
+    missed_ticks: int = 0
+    time_ns: list[int] = field(default_factory=list)
+    lateness_ns: list[int] = field(default_factory=list)
+    busy_ns: list[int] = field(default_factory=list)
+    references: list[Float] = field(default_factory=list)
+    commands: list[Float] = field(default_factory=list)
+    inference_ns: list[int] = field(default_factory=list)
+    delay_ns: list[int] = field(default_factory=list)
+    observation_age_ns: list[int] = field(default_factory=list)
+    failed_inferences: list[str] = field(default_factory=list)
+
+    def result(
+        self,
+        *,
+        reason: str,
+        fault: bool,
+        ticks: int,
+        interventions: Mapping[str, int],
+        scheduler: Mapping[str, int],
+        action_dim: int,
+    ) -> RunResult:
+        def rows(values: list[Float]) -> Float:
+            return np.array(values, dtype=np.float64).reshape(-1, action_dim)
+
+        return RunResult(
+            reason=reason,
+            fault=fault,
+            ticks=ticks,
+            missed_ticks=self.missed_ticks,
+            time_ns=np.array(self.time_ns, dtype=np.int64),
+            lateness_ns=np.array(self.lateness_ns, dtype=np.int64),
+            busy_ns=np.array(self.busy_ns, dtype=np.int64),
+            references=rows(self.references),
+            commands=rows(self.commands),
+            inference_ns=np.array(self.inference_ns, dtype=np.int64),
+            delay_ns=np.array(self.delay_ns, dtype=np.int64),
+            observation_age_ns=np.array(self.observation_age_ns, dtype=np.int64),
+            interventions=interventions,
+            failed_inferences=tuple(self.failed_inferences),
+            scheduler=scheduler,
+        )
