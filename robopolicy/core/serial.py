@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -14,14 +15,14 @@ T = TypeVar("T")
 
 
 def to_tree(value: Any) -> Any:
-    """Frozen dataclasses, tuples and mappings as dicts and lists, ready for JSON."""
+    """Frozen dataclasses, tuples, mappings and paths as dicts, lists and text, ready for JSON."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_tree(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(k): to_tree(v) for k, v in value.items()}
     if isinstance(value, (tuple, list)):
         return [to_tree(v) for v in value]
-    return value
+    return str(value) if isinstance(value, os.PathLike) else value
 
 
 def from_tree(cls: type[T], tree: Any, where: str = "") -> T:

@@ -47,9 +47,14 @@ class EpisodeStore:
         for name in specs.observation:
             schema.check_signal_name(name)
         facts = dict(metadata or {})
-        with _as_store_error(path):
-            root = zarr.create_group(path, attributes=schema.root_attributes(specs, facts))
-            root.create_group(schema.EPISODES)
+        draft = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+        try:
+            with _as_store_error(path):
+                root = zarr.create_group(draft, attributes=schema.root_attributes(specs, facts))
+                root.create_group(schema.EPISODES)
+                draft.rename(path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
         return cls(path, specs, facts)
 
     @classmethod

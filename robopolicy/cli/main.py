@@ -1,0 +1,75 @@
+"""``robopolicy COMMAND``: finds the command's file, reads its arguments, runs it."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+import tyro
+from rich.console import Console
+
+from robopolicy import __version__, cli
+from robopolicy.core.errors import RobopolicyError
+
+PRIVATE = ("main",)
+
+
+def commands() -> list[str]:
+    """Names of the sub-commands: the file names in this package."""
+    return sorted(m.name for m in pkgutil.iter_modules(cli.__path__) if m.name not in PRIVATE)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 2 for bad input, 130 when interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    console = Console(stderr=True)
+    if given[:1] == ["--version"]:
+        print(__version__)
+        return 0
+    if not given or given[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if given else 2
+    name, rest = given[0], given[1:]
+    if name not in commands():
+        console.print(f"[bold red]error:[/] unknown command {name!r}; known: {', '.join(commands())}")
+        return 2
+    try:
+        command = importlib.import_module(f"robopolicy.cli.{name}")
+        args_type = command.arguments(rest) if hasattr(command, "arguments") else command.Args
+        args = tyro.cli(args_type, args=rest, prog=f"robopolicy {name}", description=command.__doc__)
+        return int(command.run(args) or 0)
+    except RobopolicyError as error:
+        console.print("[bold red]error:[/]", str(error), markup=True, highlight=False)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("robopolicy"):
+            raise
+        console.print(f"[bold red]error:[/] '{name}' needs the package {error.name!r}; see 'robopolicy doctor'")
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        console.print(f"[bold red]error:[/] cannot write: {error}")
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted; what was finished is kept")
+        return 130
+
+
+def _help() -> str:
+    lines = ["usage: robopolicy COMMAND [options]   (robopolicy COMMAND --help lists them)", ""]
+    for name in commands():
+        spec = importlib.util.find_spec(f"robopolicy.cli.{name}")
+        assert spec is not None and spec.origin is not None
+        with open(spec.origin, encoding="utf-8") as file:
+            first = file.readline().strip().strip('"')
+        lines.append(f"  {name:<10}{first}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

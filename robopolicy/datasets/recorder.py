@@ -1,0 +1,93 @@
+"""Record demonstrations by letting an expert act in a Gymnasium environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from robopolicy.core.errors import RobopolicyError
+from robopolicy.datasets.episode import Episode, Signal
+from robopolicy.datasets.store import EpisodeStore
+
+
+class Demonstrator(Protocol):
+    """Acts in an environment: a scripted expert, a person with a device."""
+
+    def reset(self, env: Any) -> None:
+        """Attach to an environment that has just been reset."""
+        ...
+
+    def act(self) -> NDArray[Any]:
+        """The action to record for the present step."""
+        ...
+
+    def perturb(self, action: NDArray[Any]) -> NDArray[Any]:
+        """The action to execute instead; noise here widens the states that are seen."""
+        ...
+
+
+def record(
+    env: Any,
+    demonstrator: Demonstrator,
+    store: EpisodeStore,
+    seeds: Sequence[int],
+    console: Console | None = None,
+) -> int:
+    """Append one episode per seed; each is safe on disk before the next begins.
+
+    Failed episodes are stored too, marked as such.
+
+    Returns:
+        How many of the episodes succeeded.
+    Raises:
+        StoreError: the disk refused an episode; those before it stay.
+        KeyboardInterrupt: passed on; the unfinished episode is dropped, the finished ones stay.
+    """
+    columns = (TextColumn("recording"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
+    successes = 0
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task("record", total=len(seeds), status="")
+        for count, seed in enumerate(seeds, start=1):
+            episode = record_episode(env, demonstrator, seed)
+            store.append(episode)
+            successes += bool(episode.success)
+            progress.update(task, advance=1, status=f"{successes}/{count} succeed")
+    return successes
+
+
+def record_episode(env: Any, demonstrator: Demonstrator, seed: int) -> Episode:
+    """One episode in memory: observations before each action, at simulated time."""
+    observation, info = env.reset(seed=seed)
+    demonstrator.reset(env)
+    frames: list[dict[str, NDArray[Any]]] = []
+    actions, executed, rewards, times = [], [], [], []
+    done = False
+    while not done:
+        frames.append(observation)
+        times.append(round(info["time"] * 1e9))
+        action = demonstrator.act()
+        actions.append(np.asarray(action, dtype=np.float32))
+        executed.append(np.asarray(demonstrator.perturb(action), dtype=np.float32))
+        observation, reward, terminated, truncated, info = env.step(executed[-1])
+        rewards.append(np.float32(reward))
+        done = terminated or truncated
+    if info.get("unstable", False):
+        raise RobopolicyError(f"physics became unstable while recording seed {seed}; the episode is dropped")
+    time_ns = np.array(times, dtype=np.int64)
+    return Episode(
+        observation={key: Signal(np.stack([f[key] for f in frames]), time_ns) for key in frames[0]},
+        action=Signal(np.stack(actions), time_ns),
+        extra={
+            "executed_action": Signal(np.stack(executed), time_ns),
+            "reward": Signal(np.stack(rewards), time_ns),
+        },
+        instruction=getattr(env, "instruction", ""),
+        success=bool(info.get("is_success", False)),
+        seed=seed,
+        metadata={"clock": "simulation", "demonstrator": type(demonstrator).__name__},
+    )

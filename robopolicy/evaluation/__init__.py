@@ -1,0 +1,1 @@
+"""Rollouts in Gymnasium environments, honest statistics, videos and the HTML report."""
