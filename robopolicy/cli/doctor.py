@@ -40,7 +40,9 @@ def run(args: Args) -> int:
         import onnxruntime
 
         table.add_row("onnxruntime providers", ", ".join(onnxruntime.get_available_providers()))
-    table.add_row("CPU cores", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
+    table.add_row(
+        "CPU cores", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    )
     table.add_row("free disk here", f"{shutil.disk_usage(Path.cwd()).free / 1e9:.1f} GB")
     table.add_row("headless rendering", _rendering())
     table.add_row("tasks", ", ".join(known(ENVIRONMENTS)))

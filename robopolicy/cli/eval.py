@@ -13,7 +13,7 @@ from robopolicy.core.policy import Policy
 from robopolicy.core.provenance import create_run, write_json
 from robopolicy.core.serial import to_tree
 from robopolicy.evaluation.environments import make_env_for
-from robopolicy.evaluation.results import Summary, summarise
+from robopolicy.evaluation.results import EpisodeResult, Summary, summarise
 from robopolicy.evaluation.rollout import evaluate
 from robopolicy.evaluation.video import mark_outcome, write_video
 
@@ -83,9 +83,14 @@ def run(args: Args) -> int:
         console=console,
     )
     summary = summarise(episodes)
-    write_json(args.output / "eval.json", {"summary": to_tree(summary), "episodes": to_tree(episodes)})
+    write_json(args.output / "eval.json", as_tree(episodes))
     console.print(describe(summary))
     return 0
+
+
+def as_tree(episodes: list[EpisodeResult]) -> dict[str, Any]:
+    """Contents of ``eval.json``."""
+    return {"summary": to_tree(summarise(episodes)), "episodes": to_tree(episodes)}
 
 
 def describe(summary: Summary) -> str:
@@ -93,7 +98,8 @@ def describe(summary: Summary) -> str:
     low, high = summary.success_interval
     reward_low, reward_high = summary.max_reward_interval
     lines = [
-        f"success {summary.successes}/{summary.n_episodes} = {summary.success_rate:.3f} [{low:.3f}, {high:.3f}]",
+        f"success {summary.successes}/{summary.n_episodes} = {summary.success_rate:.3f} "
+        f"[{low:.3f}, {high:.3f}]",
         f"mean of maximum reward {summary.max_reward:.3f} [{reward_low:.3f}, {reward_high:.3f}]",
     ]
     for key, (mean, (low, high)) in summary.maxima.items():

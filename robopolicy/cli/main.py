@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("robopolicy"):
             raise
-        console.print(f"[bold red]error:[/] '{name}' needs the package {error.name!r}; see 'robopolicy doctor'")
+        console.print(
+            f"[bold red]error:[/] '{name}' needs the package {error.name!r}; see 'robopolicy doctor'"
+        )
         return 2
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):

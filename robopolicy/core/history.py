@@ -39,6 +39,5 @@ class History:
     def window(self) -> dict[str, NDArray[Any]]:
         """Each observation as (observation_horizon, *shape), oldest first."""
         return {
-            name: np.stack([frame[name] for frame in self._frames])
-            for name in self._specs.specs.observation
+            name: np.stack([frame[name] for frame in self._frames]) for name in self._specs.specs.observation
         }

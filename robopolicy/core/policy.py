@@ -28,9 +28,7 @@ class Policy(Protocol):
         """Observations, action, horizons, and the shape of one candidate's noise."""
         ...
 
-    def sample(
-        self, observation: Arrays, noise: Float32, *, instruction: Sequence[str] = ()
-    ) -> Float32:
+    def sample(self, observation: Arrays, noise: Float32, *, instruction: Sequence[str] = ()) -> Float32:
         """Draw candidate action chunks.
 
         Args:

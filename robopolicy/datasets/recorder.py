@@ -48,7 +48,12 @@ def record(
         StoreError: the disk refused an episode; those before it stay.
         KeyboardInterrupt: passed on; the unfinished episode is dropped, the finished ones stay.
     """
-    columns = (TextColumn("recording"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
+    columns = (
+        TextColumn("recording"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+    )
     successes = 0
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("record", total=len(seeds), status="")

@@ -30,7 +30,9 @@ def read_root(attributes: dict[str, Any], where: str) -> tuple[Specs, dict[str, 
         raise StoreError(f"{where} is a Zarr group but not a robopolicy store (no {ROOT_KEY!r} attribute)")
     version = root.get("schema_version")
     if version != SCHEMA_VERSION:
-        raise SchemaVersionError(f"{where} has schema version {version!r}; this release reads {SCHEMA_VERSION}")
+        raise SchemaVersionError(
+            f"{where} has schema version {version!r}; this release reads {SCHEMA_VERSION}"
+        )
     return from_tree(Specs, root["specs"]), dict(root.get("metadata", {}))
 
 

@@ -35,7 +35,9 @@ class EpisodeStore:
         self.metadata = metadata
 
     @classmethod
-    def create(cls, path: str | Path, specs: Specs, metadata: Mapping[str, Any] | None = None) -> EpisodeStore:
+    def create(
+        cls, path: str | Path, specs: Specs, metadata: Mapping[str, Any] | None = None
+    ) -> EpisodeStore:
         """A new, empty store.
 
         Raises:
@@ -197,4 +199,6 @@ def _as_store_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"cannot write to {path}: {error.strerror or error}; the store is unchanged") from error
+        raise StoreError(
+            f"cannot write to {path}: {error.strerror or error}; the store is unchanged"
+        ) from error

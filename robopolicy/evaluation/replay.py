@@ -1,4 +1,4 @@
-"""Open-loop control: replay demonstrations where they were not recorded. A task this solves needs no policy."""
+"""Open-loop control: replay demonstrations elsewhere. A task that this solves needs no policy."""
 
 from __future__ import annotations
 

@@ -70,7 +70,12 @@ def evaluate(
     slots = [_Slot(make(), History(policy.policy_specs)) for _ in range(min(num_envs, len(seeds)))]
     results: dict[int, EpisodeResult] = {}
     waiting = iter(range(len(seeds)))
-    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
+    columns = (
+        TextColumn("evaluating"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+    )
     try:
         with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
             task = progress.add_task("evaluate", total=len(seeds), status="")

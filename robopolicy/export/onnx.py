@@ -17,7 +17,9 @@ try:
     import onnx
     import onnxscript  # noqa: F401  (torch's exporter needs it)
 except ImportError as _error:
-    raise MissingDependencyError("export needs onnx and onnxscript: pip install 'robopolicy[export]'") from _error
+    raise MissingDependencyError(
+        "export needs onnx and onnxscript: pip install 'robopolicy[export]'"
+    ) from _error
 
 from robopolicy.export.unroll import unroll
 
@@ -61,7 +63,11 @@ def export_graphs(module: PolicyModule) -> dict[str, bytes]:
             inputs[name] = torch.zeros((2, window, features_of(spec)))
     rows = {0: torch.export.Dim("rows", min=1)}
     encoder = _export(
-        EncoderGraph(module), tuple(inputs.values()), (tuple(rows for _ in inputs),), list(inputs), "conditioning"
+        EncoderGraph(module),
+        tuple(inputs.values()),
+        (tuple(rows for _ in inputs),),
+        list(inputs),
+        "conditioning",
     )
     arguments = (torch.zeros(2, *specs.chunk_shape), torch.zeros(2, module.condition_dim), module.steps[0])
     names = ["step_chunk", "conditioning", "step_parameters"]

@@ -92,7 +92,9 @@ def random_observations(
     return windows
 
 
-def recorded_observations(store: EpisodeStore, specs: PolicySpecs, count: int) -> list[dict[str, NDArray[Any]]]:
+def recorded_observations(
+    store: EpisodeStore, specs: PolicySpecs, count: int
+) -> list[dict[str, NDArray[Any]]]:
     """Windows spread evenly over the first episodes of a store."""
     horizons = Horizons(specs.horizons.observation, specs.horizons.observation, 1)
     windows = Windows(store, horizons, tuple(specs.specs.observation), store.names[:4])

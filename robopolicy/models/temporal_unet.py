@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from einops import rearrange
@@ -44,9 +45,7 @@ class FilmResidualBlock(nn.Module):
         self.first = ConvBlock(channels_in, channels_out, kernel, groups)
         self.second = ConvBlock(channels_out, channels_out, kernel, groups)
         self.film = nn.Sequential(nn.Mish(), nn.Linear(condition, 2 * channels_out))
-        self.skip = (
-            nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
-        )
+        self.skip = nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         scale, shift = self.film(condition)[..., None].chunk(2, dim=1)
@@ -86,7 +85,7 @@ class TemporalUNet(nn.Module):
             self.down.append(nn.ModuleList([block(a, b), block(b, b), halve]))
         self.middle = nn.ModuleList([block(channels[-1], channels[-1]) for _ in range(2)])
         self.up = nn.ModuleList()
-        for a, b in reversed(list(zip(channels, channels[1:]))):
+        for a, b in reversed(list(pairwise(channels))):
             double = nn.ConvTranspose1d(a, a, 4, stride=2, padding=1)
             self.up.append(nn.ModuleList([block(2 * b, a), block(a, a), double]))
         self.head = nn.Sequential(
@@ -94,7 +93,7 @@ class TemporalUNet(nn.Module):
         )
 
     def forward(self, chunk: Tensor, step: Tensor, condition: Tensor) -> Tensor:
-        """chunk (rows, prediction_horizon, action_dim), step (rows,) or (1,), condition (rows, condition_dim)."""
+        """chunk (rows, horizon, action_dim), step (rows,) or (1,), condition (rows, condition_dim)."""
         embedded = self.embed_step(step).expand(condition.shape[0], -1)
         context = torch.cat([condition, embedded], dim=-1)
         x = rearrange(chunk, "rows time action -> rows action time")

@@ -96,9 +96,7 @@ class DiffusionUNet(PolicyModule):
             clip_sample=True,
             set_alpha_to_one=True,
         )
-        self.register_buffer(
-            "steps", ddim_steps(self.schedule, config.denoising_steps), persistent=False
-        )
+        self.register_buffer("steps", ddim_steps(self.schedule, config.denoising_steps), persistent=False)
 
     @property
     def condition_dim(self) -> int:
@@ -110,9 +108,7 @@ class DiffusionUNet(PolicyModule):
     def loss(self, condition: Tensor, action: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         device = action.device
         noise = torch.randn(action.shape, generator=generator, device=device)
-        step = torch.randint(
-            self.config.training_steps, (len(action),), generator=generator, device=device
-        )
+        step = torch.randint(self.config.training_steps, (len(action),), generator=generator, device=device)
         predicted = self.denoiser(self.schedule.add_noise(action, noise, step), step, condition)
         if self.config.prediction == "sample":
             target = action

@@ -75,9 +75,7 @@ def _open(source: Path) -> Iterator[zarr.Group]:
         raise ImportFormatError(f"{source} is not a readable Zarr v2 archive: {error}") from error
 
 
-def _read_layout(
-    root: zarr.Group, source: Path, mapping: Mapping
-) -> tuple[zarr.Group, NDArray[np.int64]]:
+def _read_layout(root: zarr.Group, source: Path, mapping: Mapping) -> tuple[zarr.Group, NDArray[np.int64]]:
     try:
         data, ends = root["data"], root["meta/episode_ends"]
     except KeyError as error:

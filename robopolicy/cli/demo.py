@@ -1,0 +1,163 @@
+"""The main job: record, train, evaluate, export and run in real time, with a report at the end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from robopolicy.cli import eval as eval_command
+from robopolicy.cli.record import Args as RecordArgs
+from robopolicy.cli.record import run as run_record
+from robopolicy.core.errors import RobopolicyError
+from robopolicy.core.provenance import create_run, write_json
+from robopolicy.core.specs import PolicySpecs
+from robopolicy.datasets.store import EpisodeStore
+from robopolicy.evaluation.demo_report import write_demo_report
+from robopolicy.evaluation.environments import make_env_for
+from robopolicy.evaluation.replay import replay_open_loop
+from robopolicy.evaluation.results import EpisodeResult, summarise
+from robopolicy.evaluation.rollout import evaluate
+from robopolicy.evaluation.video import mark_outcome, write_video
+from robopolicy.export.bundle import export_bundle
+from robopolicy.policies._saved import load_policy
+from robopolicy.policies.diffusion_unet import Config
+from robopolicy.training.train import TrainConfig, train
+
+EVALUATION_SEED = 1_000_000
+REALTIME_SEED = 2_000_000
+REPLAY_SEED = 3_000_000
+
+
+@dataclass(frozen=True)
+class Args:
+    """The demo's size; the defaults take about 8 minutes on two cores.
+
+    Args:
+        output: a new folder.
+        replace: delete what an earlier demo left in it.
+        demonstrations: to record.
+        steps: of training.
+        episodes: to evaluate on fresh seeds; the first ``videos`` are filmed.
+        realtime_episodes: of the exported bundle.
+    """
+
+    output: Path = Path("runs/demo")
+    replace: bool = False
+    demonstrations: int = 100
+    steps: int = 2_000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    episodes: int = 50
+    videos: int = 4
+    realtime_episodes: int = 10
+    seed: int = 0
+
+
+def run(args: Args) -> int:
+    console = Console()
+    started = time.monotonic()
+    folder = args.output
+    if args.replace and (folder / "config.json").is_file():
+        shutil.rmtree(folder)
+    create_run(folder, args, seed=args.seed)
+    summary: dict[str, Any] = {"command": " ".join(["robopolicy demo", *sys.argv[2:]]), "seed": args.seed}
+
+    def step(name: str) -> float:
+        console.rule(f"[bold]{name}")
+        return time.monotonic()
+
+    begun = step("1/6 record")
+    store = folder / "demonstrations.zarr"
+    run_record(RecordArgs(output=store, episodes=args.demonstrations, seed=args.seed))
+    summary["episodes_recorded"] = len(EpisodeStore.open(store))
+    summary["record_seconds"] = time.monotonic() - begun
+
+    step("2/6 train")
+    config = TrainConfig(
+        steps=args.steps, batch_size=args.batch_size, learning_rate=args.learning_rate, seed=args.seed
+    )
+    trained = train(store, folder / "train", policy_config=Config(), config=config, console=console)
+    summary["train_seconds"], summary["parameters"] = trained["train_seconds"], trained["parameters"]
+
+    step("3/6 evaluate")
+    episodes = _evaluate(args, folder, console, summary)
+    _replay(args, store, summary)
+    console.print(eval_command.describe(summarise(episodes)))
+    console.print(f"open-loop replay {summary['replay_successes']}/{summary['replay_episodes']}")
+
+    begun = step("4/6 export")
+    parity = export_bundle(folder / "train", folder / "bundle", store=store)
+    summary["parity_max_abs"], summary["export_seconds"] = parity.max_abs, time.monotonic() - begun
+    console.print(f"{parity.chunks} chunks differ from torch by at most {parity.max_abs:.1e}")
+
+    step("5/6 run in real time")
+    _run_in_real_time(args, folder, summary)
+
+    step("6/6 report")
+    names = list(EpisodeStore.open(store).specs.action.names)
+    summary["wall_seconds"] = time.monotonic() - started
+    write_demo_report(folder, summary, episodes, names)
+    summary["wall_seconds"] = time.monotonic() - started
+    write_json(folder / "summary.json", summary)
+    console.print_json(json.dumps(summary))
+    console.print(f"open {folder / 'report.html'}")
+    return 0
+
+
+def _evaluate(args: Args, folder: Path, console: Console, summary: dict[str, Any]) -> list[EpisodeResult]:
+    policy = load_policy(folder / "train")
+    specs = policy.policy_specs
+    (folder / "eval").mkdir()
+
+    def film(seed: int, success: bool, frames: list[Any]) -> None:
+        path = folder / "eval" / f"seed_{seed}.mp4"
+        write_video(path, mark_outcome(frames, success), specs.specs.policy_rate)
+
+    episodes = evaluate(
+        policy,
+        lambda: make_env_for("lift", specs, render_mode="rgb_array", render_size=(240, 320)),
+        range(EVALUATION_SEED, EVALUATION_SEED + args.episodes),
+        noise_seed=args.seed,
+        film=args.videos,
+        on_film=film,
+        console=console,
+    )
+    result = summarise(episodes)
+    summary["success_rate"], summary["success_interval"] = result.success_rate, result.success_interval
+    summary["n_episodes"] = result.n_episodes
+    write_json(folder / "eval" / "eval.json", eval_command.as_tree(episodes))
+    return episodes
+
+
+def _replay(args: Args, store: Path, summary: dict[str, Any]) -> None:
+    opened = EpisodeStore.open(store)
+    env = make_env_for("lift", PolicySpecs(opened.specs))
+    seeds = range(REPLAY_SEED, REPLAY_SEED + args.episodes)
+    summary["replay_successes"] = replay_open_loop(env, opened, seeds, seed=args.seed)
+    summary["replay_episodes"] = args.episodes
+    env.close()
+
+
+def _run_in_real_time(args: Args, folder: Path, summary: dict[str, Any]) -> None:
+    """In a fresh process, which never imports torch."""
+    command = [sys.executable, "-m", "robopolicy.cli.main", "run"]
+    command += ["--bundle", str(folder / "bundle"), "--output", str(folder / "realtime")]
+    command += ["--episodes", str(args.realtime_episodes), "--seed", str(REALTIME_SEED)]
+    if subprocess.run(command, check=False).returncode:
+        raise RobopolicyError("the real-time run failed; its own message is above")
+    result = json.loads((folder / "realtime" / "realtime.json").read_text())
+    if result["heavy_modules_loaded"]:
+        raise RobopolicyError(f"the real-time process loaded {result['heavy_modules_loaded']}")
+    keys = (
+        "control_rate_hz", "control_lateness_p99_ms", "inference_p50_ms", "inference_p99_ms",
+        "realtime_successes", "realtime_episodes",
+    )  # fmt: skip
+    summary.update({key: result[key] for key in keys})
