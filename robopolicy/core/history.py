@@ -29,7 +29,7 @@ class History:
         """Add the newest observation; raises if it breaks the specs."""
         self._specs.specs.check_observation(observation)
         frame = {
-            name: np.asarray(observation[name], dtype=spec.dtype)
+            name: np.array(observation[name], dtype=spec.dtype)  # a copy: drivers reuse their buffers
             for name, spec in self._specs.specs.observation.items()
         }
         while len(self._frames) < self._specs.horizons.observation - 1:

@@ -30,7 +30,7 @@ def expand_angles(value: NDArray[Any], angles: tuple[int, ...]) -> NDArray[Any]:
     if not angles:
         return value
     columns = list(angles)
-    cosines = value.copy()
+    cosines = value.astype(np.result_type(value, np.float32))  # whole numbers would cut the cosines
     cosines[..., columns] = np.cos(value[..., columns])
     return np.concatenate([cosines, np.sin(value[..., columns])], axis=-1)
 
@@ -106,6 +106,6 @@ class Normalisers:
 
 
 def _flatten(spec: ArraySpec, value: NDArray[Any]) -> NDArray[Any]:
-    expanded = expand_angles(value, spec.angles)
-    lead = expanded.shape[: expanded.ndim - len(spec.shape)]
+    lead = value.shape[: value.ndim - len(spec.shape)]
+    expanded = expand_angles(value if spec.shape else value[..., None], spec.angles)
     return expanded.reshape(*lead, -1)

@@ -62,10 +62,13 @@ class ArraySpec:
             raise SpecError(f"angle indices {self.angles} outside 0..{size - 1}")
 
     def check(self, name: str, value: NDArray[Any]) -> None:
-        """Raise ShapeError unless the trailing axes of ``value`` are this spec's shape."""
+        """Raise ShapeError unless the trailing axes of ``value`` are this spec's shape; SpecError for
+        an image of another dtype, since 0..1 floats would be read as black."""
         tail = value.shape[max(value.ndim - len(self.shape), 0) :]
         if tail != self.shape:
             raise ShapeError(f"observation {name!r} must end in shape {self.shape}, got {value.shape}")
+        if self.kind == "image" and value.dtype != np.uint8:
+            raise SpecError(f"observation {name!r} is an image and must be uint8 in 0..255, got {value.dtype}")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class EpisodeResult:
         success: by the environment's own predicate.
         total_reward, max_reward: of the environment's reward.
         steps: policy steps taken; seconds: simulated.
-        maxima: largest value of every number in ``info`` (Push-T's coverage, for one).
+        maxima: largest value of every float in ``info`` (Push-T's coverage, for one).
         start: the first observation, for plots of where episodes fail.
         unstable: physics broke down; counted as a failure.
         action_hash: SHA-256 of every action executed.

@@ -138,7 +138,7 @@ def _advance(slot: _Slot, policy: Policy, seeds: Sequence[int], film: int) -> Ep
     slot.step += 1
     slot.rewards.append(float(reward))
     for key, value in info.items():
-        if np.ndim(value) == 0 and isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+        if key != "time" and isinstance(value, (float, np.floating)):
             slot.maxima[key] = max(slot.maxima.get(key, -np.inf), float(value))
     if slot.episode < film:
         slot.frames.append(slot.env.render())
