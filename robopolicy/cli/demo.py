@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -16,12 +17,12 @@ from rich.console import Console
 from robopolicy.cli import eval as eval_command
 from robopolicy.cli.record import Args as RecordArgs
 from robopolicy.cli.record import run as run_record
-from robopolicy.core.errors import RobopolicyError
+from robopolicy.core.errors import MissingDependencyError, RobopolicyError
 from robopolicy.core.provenance import create_run, write_json
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.datasets.store import EpisodeStore
 from robopolicy.evaluation.demo_report import write_demo_report
-from robopolicy.evaluation.environments import make_env_for
+from robopolicy.evaluation.environments import make_env, make_env_for
 from robopolicy.evaluation.replay import replay_open_loop
 from robopolicy.evaluation.results import EpisodeResult, summarise
 from robopolicy.evaluation.rollout import evaluate
@@ -69,6 +70,10 @@ def run(args: Args) -> int:
         shutil.rmtree(folder)
     create_run(folder, args, seed=args.seed)
     summary: dict[str, Any] = {"command": " ".join(["robopolicy demo", *sys.argv[2:]]), "seed": args.seed}
+    if args.videos and (problem := _cannot_render()):
+        console.print(f"[yellow]no videos:[/] {problem}")
+        summary["no_videos"] = problem
+        args = dataclasses.replace(args, videos=0)
 
     def step(name: str) -> float:
         console.rule(f"[bold]{name}")
@@ -112,9 +117,23 @@ def run(args: Args) -> int:
     return 0
 
 
+def _cannot_render() -> str:
+    """Why pictures cannot be drawn here; empty when they can. Asked before the work, not after it."""
+    env = make_env("lift", render_mode="rgb_array", render_size=(8, 8))
+    try:
+        env.reset(seed=0)
+        env.render()
+    except MissingDependencyError as error:
+        return str(error)
+    finally:
+        env.close()
+    return ""
+
+
 def _evaluate(args: Args, folder: Path, console: Console, summary: dict[str, Any]) -> list[EpisodeResult]:
     policy = load_policy(folder / "train")
     specs = policy.policy_specs
+    options = {"render_mode": "rgb_array", "render_size": (240, 320)} if args.videos else {}
     (folder / "eval").mkdir()
 
     def film(seed: int, success: bool, frames: list[Any]) -> None:
@@ -123,7 +142,7 @@ def _evaluate(args: Args, folder: Path, console: Console, summary: dict[str, Any
 
     episodes = evaluate(
         policy,
-        lambda: make_env_for("lift", specs, render_mode="rgb_array", render_size=(240, 320)),
+        lambda: make_env_for("lift", specs, **options),
         range(EVALUATION_SEED, EVALUATION_SEED + args.episodes),
         noise_seed=args.seed,
         film=args.videos,

@@ -56,7 +56,7 @@ def load_any(path: Path, threads: int = 1) -> Policy:
     from robopolicy.policies._saved import load_policy
 
     torch.set_num_threads(threads)
-    return load_policy(path, "cuda" if torch.cuda.is_available() else "cpu")
+    return load_policy(path)
 
 
 def run(args: Args) -> int:

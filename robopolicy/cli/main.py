@@ -11,11 +11,13 @@ from collections.abc import Sequence
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from robopolicy import __version__, cli
 from robopolicy.core.errors import RobopolicyError
 
 PRIVATE = ("main",)
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 def commands() -> list[str]:
@@ -26,7 +28,7 @@ def commands() -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 2 for bad input, 130 when interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
     if given[:1] == ["--version"]:
         print(__version__)
         return 0
@@ -35,31 +37,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if given else 2
     name, rest = given[0], given[1:]
     if name not in commands():
-        console.print(f"[bold red]error:[/] unknown command {name!r}; known: {', '.join(commands())}")
-        return 2
+        return _refuse(console, f"unknown command {name!r}; known: {', '.join(commands())}")
     try:
         command = importlib.import_module(f"robopolicy.cli.{name}")
         args_type = command.arguments(rest) if hasattr(command, "arguments") else command.Args
         args = tyro.cli(args_type, args=rest, prog=f"robopolicy {name}", description=command.__doc__)
         return int(command.run(args) or 0)
     except RobopolicyError as error:
-        console.print("[bold red]error:[/]", str(error), markup=True, highlight=False)
-        return 2
+        return _refuse(console, str(error))
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("robopolicy"):
             raise
-        console.print(
-            f"[bold red]error:[/] '{name}' needs the package {error.name!r}; see 'robopolicy doctor'"
-        )
-        return 2
+        return _refuse(console, f"'{name}' needs the package {error.name!r}; see 'robopolicy doctor'")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in UNWRITABLE:
             raise
-        console.print(f"[bold red]error:[/] cannot write: {error}")
-        return 2
+        return _refuse(console, f"cannot write: {error}")
     except KeyboardInterrupt:
         console.print("interrupted; what was finished is kept")
         return 130
+
+
+def _refuse(console: Console, message: str) -> int:
+    console.print("[bold red]error:[/]", escape(message))  # brackets in a message are no markup
+    return 2
 
 
 def _help() -> str:

@@ -68,7 +68,9 @@ class ArraySpec:
         if tail != self.shape:
             raise ShapeError(f"observation {name!r} must end in shape {self.shape}, got {value.shape}")
         if self.kind == "image" and value.dtype != np.uint8:
-            raise SpecError(f"observation {name!r} is an image and must be uint8 in 0..255, got {value.dtype}")
+            raise SpecError(
+                f"observation {name!r} is an image and must be uint8 in 0..255, got {value.dtype}"
+            )
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Episode:
         Args:
             where: how messages name this episode, for example "episode 12".
         Raises:
-            SpecError: a key is missing or unknown; ShapeError: a shape or length is off;
+            SpecError: a key is missing or unknown, or a dtype is off; ShapeError: a shape or length is off;
             NonFiniteValueError: NaN or infinity, with episode, key and frame.
         """
         if set(self.observation) != set(specs.observation):
@@ -72,6 +72,11 @@ class Episode:
             if signal.value.shape[1:] != shape:
                 raise ShapeError(f"{where}, {name}: expected frames of {shape}, got {signal.value.shape[1:]}")
             check_signal(signal, f"{where}, {name}")
+        for name, spec in specs.observation.items():
+            dtype = self.observation[name].value.dtype
+            fits = dtype == np.uint8 if spec.kind == "image" else np.can_cast(dtype, spec.dtype, "same_kind")
+            if not fits:
+                raise SpecError(f"{where}, {name}: {dtype} values do not fit {spec.dtype}")
         for name, signal in self.extra.items():
             check_signal(signal, f"{where}, {name}")
 

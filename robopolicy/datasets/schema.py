@@ -33,7 +33,10 @@ def read_root(attributes: dict[str, Any], where: str) -> tuple[Specs, dict[str, 
         raise SchemaVersionError(
             f"{where} has schema version {version!r}; this release reads {SCHEMA_VERSION}"
         )
-    return from_tree(Specs, root["specs"]), dict(root.get("metadata", {}))
+    try:
+        return from_tree(Specs, root["specs"]), dict(root.get("metadata", {}))
+    except (KeyError, SpecError) as error:
+        raise StoreError(f"{where} has a damaged description: {error}") from error
 
 
 def check_signal_name(name: str) -> None:

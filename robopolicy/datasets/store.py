@@ -71,8 +71,8 @@ class EpisodeStore:
             raise StoreError(f"no store at {path}")
         try:
             root = zarr.open_group(path, mode="r", zarr_format=3)
-        except FileNotFoundError as error:
-            raise StoreError(f"{path} is not a Zarr v3 group") from error
+        except (FileNotFoundError, ValueError) as error:
+            raise StoreError(f"{path} is not a Zarr v3 group, or a damaged one: {error}") from error
         specs, metadata = schema.read_root(dict(root.attrs), str(path))
         return cls(path, specs, metadata)
 
@@ -191,7 +191,10 @@ def _read_signal(group: zarr.Group, path: str) -> Signal:
     except KeyError as error:
         raise StoreError(f"{group.store_path} has no signal {path!r}") from error
     assert isinstance(value, zarr.Array) and isinstance(time_ns, zarr.Array)
-    return Signal(np.asarray(value[:]), np.asarray(time_ns[:]))
+    try:
+        return Signal(np.asarray(value[:]), np.asarray(time_ns[:]))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise StoreError(f"{group.store_path}: {path!r} cannot be read: {error}") from error
 
 
 @contextlib.contextmanager

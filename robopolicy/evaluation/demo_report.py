@@ -68,7 +68,8 @@ def _evaluation(folder: Path, s: dict[str, Any], episodes: list[EpisodeResult]) 
     return Section(
         "Evaluation in simulation",
         "Success: the cube is 5 cm up and stays there for one second. Seeds were never seen in training. "
-        "Open-loop replay plays a random demonstration's commands blindly on a fresh seed.",
+        "Open-loop replay plays a random demonstration's commands blindly on a fresh seed."
+        + (f" No videos: {s['no_videos']}" if "no_videos" in s else ""),
         figures=[
             Figure(plots.rates(bars), "Success on fresh seeds"),
             Figure(plots.starts(episodes, "cube_pose"), "Where the cube started, seen from above"),

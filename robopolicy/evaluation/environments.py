@@ -7,7 +7,6 @@ import warnings
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,6 +52,8 @@ def make_env(name: str, **options: Any) -> Any:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise MissingDependencyError(f"environment {name!r}: no package {module!r} installed") from error
+    import gymnasium  # late: `doctor` lists the tasks on machines that lack it
+
     try:
         return gymnasium.make(name, **options)
     except gymnasium.error.Error as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from robopolicy.core.errors import ConfigError
 from robopolicy.evaluation.statistics import Interval, mean_interval, wilson_interval
 
 
@@ -52,7 +53,9 @@ class Summary:
 
 
 def summarise(episodes: list[EpisodeResult]) -> Summary:
-    """Wilson interval of the success rate; bootstrap intervals of means."""
+    """Wilson interval of the success rate; bootstrap intervals of means. ConfigError without episodes."""
+    if not episodes:
+        raise ConfigError("there are no episodes to summarise")
     successes = sum(e.success for e in episodes)
     rewards = np.array([e.max_reward for e in episodes])
     times = [e.seconds for e in episodes if e.success]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,11 @@ def export_bundle(
     """
     if output.exists():
         raise RunExistsError(f"{output} already exists; choose another path")
-    policy = load_policy(run)
+    policy = load_policy(run, device="cpu")
     folder = run if (run / DESCRIPTION).is_file() else run / "policy"
     family = json.loads((folder / DESCRIPTION).read_text())["family"]
     graphs = export_graphs(policy.module)
-    unchecked = output.with_name(output.name + ".unchecked")
-    shutil.rmtree(unchecked, ignore_errors=True)
+    unchecked = output.with_name(f".{output.name}-{uuid.uuid4().hex}")
     try:
         write_bundle(
             unchecked,

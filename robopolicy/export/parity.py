@@ -63,8 +63,9 @@ def compare(
         for count in CANDIDATES:
             noise = draw_noise(reference.policy_specs, count, keyed_rng(seed, index, count))[None]
             difference = np.abs(reference.sample(batch, noise) - exported.sample(batch, noise))
-            worst = max(worst, float((difference / action_scale).max()))
-            physical = max(physical, float(difference.max()))
+            # np.maximum keeps NaN, which max() would drop
+            worst = float(np.maximum(worst, (difference / action_scale).max()))
+            physical = float(np.maximum(physical, difference.max()))
             chunks += count
     if not worst <= tolerance:
         raise ParityError(f"the exported graphs differ from torch by {worst:.2e}, more than {tolerance:.0e}")
@@ -87,7 +88,9 @@ def random_observations(
             affine = normalisers.observation[name]
             flat = affine.inverse(rng.uniform(-1.2, 1.2, (horizon, len(affine.offset))))
             rows = flat.reshape(horizon, *spec.shape[:-1], -1)
-            window[name] = rows[..., : spec.shape[-1]].astype(spec.dtype)  # without the angles' sines
+            size = spec.shape[-1] if spec.shape else 1
+            state = rows[..., :size].reshape(horizon, *spec.shape)  # without the angles' sines
+            window[name] = state.astype(spec.dtype)
         windows.append(window)
     return windows
 

@@ -52,5 +52,5 @@ class ObservationEncoder(nn.Module):
             images = observation[name]
             offset = None if generator is None else torch.rand(2, generator=generator, device=images.device)
             rows = self.vision[name](rearrange(images, "batch time h w c -> (batch time) h w c"), offset)
-            parts.append(rearrange(rows, "(batch time) feature -> batch (time feature)", batch=len(images)))
+            parts.append(rearrange(rows, "(batch time) feature -> batch (time feature)", batch=images.shape[0]))
         return torch.cat(parts, dim=-1)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -39,24 +41,31 @@ def save_policy(
     write_json(folder / DESCRIPTION, to_tree(tree))
 
 
-def load_policy(folder: Path, device: str = "cpu") -> TorchPolicy:
+def load_policy(folder: Path, device: str = "auto") -> TorchPolicy:
     """A saved policy, ready to sample.
 
     Args:
         folder: holding ``policy.json``; a run folder works as well (its ``policy/`` is taken).
+        device: of torch; "auto" takes a GPU when there is one.
     Raises:
-        RobopolicyError: no policy there, or weights that do not fit; SpecError: an altered description.
+        RobopolicyError: no policy there, a damaged description, or weights that do not fit.
     """
     if not (folder / DESCRIPTION).is_file() and (folder / "policy" / DESCRIPTION).is_file():
         folder = folder / "policy"
     if not (folder / DESCRIPTION).is_file():
         raise RobopolicyError(f"no {DESCRIPTION} in {folder}; train one with 'robopolicy train'")
-    tree = json.loads((folder / DESCRIPTION).read_text())
-    family = policies.family(tree["family"])
-    config = from_tree(family.Config, tree["config"])
-    module: PolicyModule = family.build(config, from_tree(PolicySpecs, tree["specs"]))
+    try:
+        tree = json.loads((folder / DESCRIPTION).read_text())
+        family = policies.family(tree["family"])
+        config = from_tree(family.Config, tree["config"])
+        module: PolicyModule = family.build(config, from_tree(PolicySpecs, tree["specs"]))
+        normalisers = from_tree(Normalisers, tree["normalisers"])
+    except (ValueError, KeyError, TypeError, RobopolicyError) as error:
+        raise RobopolicyError(f"{folder / DESCRIPTION} is damaged: {error}") from error
     try:
         module.load_state_dict(load_file(folder / WEIGHTS), strict=True)
-    except (RuntimeError, FileNotFoundError) as error:
+    except (RuntimeError, FileNotFoundError, SafetensorError) as error:
         raise RobopolicyError(f"{folder / WEIGHTS} does not fit its description: {error}") from error
-    return TorchPolicy(module, from_tree(Normalisers, tree["normalisers"]), device)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return TorchPolicy(module, normalisers, device)

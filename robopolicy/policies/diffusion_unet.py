@@ -20,6 +20,7 @@ from robopolicy.models.observation_encoder import ObservationEncoder
 from robopolicy.models.policy_module import PolicyModule
 from robopolicy.models.temporal_unet import TemporalUNet
 
+GROUPS = 8  # of every group norm, as TemporalUNet and VisionEncoder take it
 PREDICTIONS = {"sample": "sample", "epsilon": "epsilon", "velocity": "v_prediction"}
 
 
@@ -54,6 +55,14 @@ class Config:
             raise ConfigError(f"prediction {self.prediction!r} is not one of {sorted(PREDICTIONS)}")
         if not 1 <= self.denoising_steps <= self.training_steps:
             raise ConfigError(f"denoising_steps {self.denoising_steps} not in 1..{self.training_steps}")
+        for name in ("channels", "vision_channels"):
+            given = getattr(self, name)
+            if not given or any(c < 1 or c % GROUPS for c in given):
+                raise ConfigError(f"{name} must be multiples of {GROUPS} (group norm), got {given}")
+        if self.step_embedding < 4 or self.step_embedding % 2:
+            raise ConfigError(f"step_embedding must be even and >= 4, got {self.step_embedding}")
+        if self.keypoints < 1:
+            raise ConfigError(f"keypoints must be >= 1, got {self.keypoints}")
         if not 0 < self.crop <= 1:
             raise ConfigError(f"crop {self.crop} not in (0, 1]")
 

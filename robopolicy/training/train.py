@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import time
@@ -19,7 +18,7 @@ from torch import Tensor
 from robopolicy import policies
 from robopolicy.core.errors import ConfigError, NonFiniteValueError
 from robopolicy.core.horizons import Horizons
-from robopolicy.core.normalise import Normalisers
+from robopolicy.core.normalise import MODES, Normalisers
 from robopolicy.core.provenance import create_run, write_json
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.datasets.store import EpisodeStore
@@ -68,6 +67,12 @@ class TrainConfig:
             raise ConfigError(f"precision {self.precision!r} is not one of {PRECISIONS}")
         if self.steps < 1 or self.batch_size < 1:
             raise ConfigError(f"steps and batch_size must be >= 1, got {self.steps}, {self.batch_size}")
+        if self.normaliser not in MODES:
+            raise ConfigError(f"normaliser {self.normaliser!r} is not one of {MODES}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate must be positive and finite, got {self.learning_rate}")
+        if self.save_every < 1:
+            raise ConfigError(f"save_every must be >= 1, got {self.save_every}")
 
 
 def train(
@@ -100,8 +105,6 @@ def train(
     windows = Windows(store, config.horizons, keys, names)
     if len(windows) < config.batch_size:
         raise ConfigError(f"{len(windows)} windows are fewer than one batch of {config.batch_size}")
-    saved = {"store": str(store_path), "family": family, "policy": policy_config, "train": config}
-    create_run(output, saved, seed=config.seed, episodes=windows.names)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -109,6 +112,9 @@ def train(
     specs = PolicySpecs(windows.specs, config.horizons)
     normalisers = Normalisers.fit(windows.specs, windows.observation, windows.action, config.normaliser)
     module: PolicyModule = module_family.build(policy_config, specs).to(device)
+    # only now: what was refused above leaves no folder that stands in the way of the corrected run
+    saved = {"store": str(store_path), "family": family, "policy": policy_config, "train": config}
+    create_run(output, saved, seed=config.seed, episodes=windows.names)
     ema = Ema(module, power=config.ema_power)
 
     def save() -> None:
@@ -211,8 +217,3 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
     """Linear warm-up, then a cosine to zero."""
     warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
     return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.steps)))
-
-
-def with_steps(config: TrainConfig, steps: int) -> TrainConfig:
-    """The same training with another length."""
-    return dataclasses.replace(config, steps=steps)

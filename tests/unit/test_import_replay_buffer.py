@@ -18,7 +18,6 @@ from robopolicy.core.errors import (
     ConfigError,
     ImportFormatError,
     NonFiniteValueError,
-    RobopolicyError,
     RunExistsError,
     ShapeError,
     SpecError,
@@ -115,7 +114,7 @@ def test_every_value_is_copied_bit_for_bit(tmp_path, kind):
 @pytest.mark.parametrize(("key", "name"), [("action", "action"), ("state", "state"), ("img", "scene")])
 def test_nan_is_refused_with_episode_and_frame(tmp_path, key, name):
     data = frames()
-    data[key][6, ..., 0] = np.nan  # episode 1 begins at frame 4
+    data[key][6, ..., -1] = np.nan  # episode 1 begins at frame 4
     source = write_folder(tmp_path / "source", data)
     refuse(source, NonFiniteValueError, f"episode 1, {name}, frame 2")
 
@@ -151,7 +150,7 @@ def test_a_mapping_of_other_columns_is_refused(tmp_path):
     source = write_folder(tmp_path / "source", frames())
     parts = [{"space": "planar_position", "names": ["x", "y", "z"]}]
     refuse(source, ImportFormatError, "the mapping says 3", action={"from": "action", "parts": parts})
-    refuse(source, RobopolicyError, "5", observation={"s": {"from": "state", "columns": [0, 5]}})
+    refuse(source, ImportFormatError, r"data/state has 5 columns.*\(0, 5\)", observation={"s": {"from": "state", "columns": [0, 5]}})
 
 
 def test_what_is_not_an_archive_is_refused_by_name(tmp_path):
@@ -179,7 +178,7 @@ def test_a_damaged_chunk_is_refused(tmp_path):
     source = write_folder(tmp_path / "source", frames())
     (chunk,) = [p for p in (source / "data" / "action").iterdir() if p.name.startswith("0")]
     chunk.write_bytes(chunk.read_bytes()[:8])
-    refuse(source, ImportFormatError, "source")
+    refuse(source, ImportFormatError, "episode 0, action")
 
 
 def test_an_existing_destination_is_kept(tmp_path):
@@ -189,6 +188,14 @@ def test_an_existing_destination_is_kept(tmp_path):
     with pytest.raises(RunExistsError, match=r"imported\.zarr already exists"):
         copy(source)
     assert (tmp_path / "out" / "imported.zarr").read_text() == "mine"
+
+
+def test_a_neighbouring_folder_is_not_swept_away(tmp_path):
+    precious = tmp_path / "out" / "imported.zarr.partial" / "precious"  # once the name of the draft
+    precious.parent.mkdir(parents=True)
+    precious.write_text("mine")
+    copy(write_folder(tmp_path / "source", frames()))
+    assert precious.read_text() == "mine"
 
 
 def test_an_unknown_importer_or_mapping_lists_the_known_ones(tmp_path):

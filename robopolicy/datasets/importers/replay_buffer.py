@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import uuid
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from zarr.storage import LocalStore, ZipStore
 
-from robopolicy.core.errors import ImportFormatError, RobopolicyError, RunExistsError
+from robopolicy.core.errors import ImportFormatError, NonFiniteValueError, RunExistsError
 from robopolicy.core.specs import ActionSpec, ArraySpec, Specs
 from robopolicy.datasets.episode import Episode, Signal
 from robopolicy.datasets.importers.mapping import Mapping, ObservationMap
@@ -40,8 +41,7 @@ def import_dataset(source: Path, destination: Path, mapping: Mapping) -> dict[st
     with _open(source) as root:
         data, ends = _read_layout(root, source, mapping)
         specs = _specs(data, mapping, source)
-        partial = destination.with_name(destination.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        partial = destination.with_name(f".{destination.name}-{uuid.uuid4().hex}")
         try:
             store = EpisodeStore.create(partial, specs, {"source": source.name, "format": "replay_buffer"})
             starts = [0, *ends[:-1].tolist()]
@@ -68,17 +68,23 @@ def _open(source: Path) -> Iterator[zarr.Group]:
     if not source.exists():
         raise ImportFormatError(f"no such file or folder: {source}")
     try:
-        store = ZipStore(source, mode="r") if source.is_file() else LocalStore(source, read_only=True)
-        with contextlib.closing(store):
-            yield zarr.open_group(store, mode="r", zarr_format=2)
-    except (FileNotFoundError, zipfile.BadZipFile, EOFError) as error:
-        raise ImportFormatError(f"{source} is not a readable Zarr v2 archive: {error}") from error
+        if source.is_file():
+            zipfile.ZipFile(source).close()  # zarr's ZipStore cannot be closed when this fails
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ImportFormatError(f"{source} is not a readable zip archive: {error}") from error
+    store = ZipStore(source, mode="r") if source.is_file() else LocalStore(source, read_only=True)
+    with contextlib.closing(store):
+        try:
+            root = zarr.open_group(store, mode="r", zarr_format=2)
+        except (FileNotFoundError, ValueError) as error:
+            raise ImportFormatError(f"{source} is not a readable Zarr v2 archive: {error}") from error
+        yield root
 
 
 def _read_layout(root: zarr.Group, source: Path, mapping: Mapping) -> tuple[zarr.Group, NDArray[np.int64]]:
     try:
         data, ends = root["data"], root["meta/episode_ends"]
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
         raise ImportFormatError(f"{source} has no data/ group or meta/episode_ends") from error
     if not isinstance(data, zarr.Group) or not isinstance(ends, zarr.Array):
         raise ImportFormatError(f"{source}: data must be a group and meta/episode_ends an array")
@@ -97,6 +103,11 @@ def _specs(data: zarr.Group, mapping: Mapping, source: Path) -> Specs:
     observation = {}
     for name, part in mapping.observation.items():
         array: Any = data[part.source]
+        columns = array.shape[-1]
+        if any(not 0 <= column < columns for column in part.columns):
+            raise ImportFormatError(
+                f"{source}: data/{part.source} has {columns} columns, the mapping says {part.columns}"
+            )
         shape = (len(part.columns),) if part.columns else array.shape[1:]
         dtype = "uint8" if part.kind == "image" else array.dtype.name
         observation[name] = ArraySpec(shape, dtype, part.units, part.names, part.kind, part.angles)
@@ -113,27 +124,33 @@ def _specs(data: zarr.Group, mapping: Mapping, source: Path) -> Specs:
 def _episode(data: zarr.Group, mapping: Mapping, span: slice, number: int) -> Episode:
     length = span.stop - span.start
     time_ns = np.round(np.arange(length) * (1e9 / mapping.rate)).astype(np.int64)
-    action: Any = data[mapping.action.source]
     return Episode(
         observation={
             name: Signal(_values(data, part, span, f"episode {number}, {name}"), time_ns)
             for name, part in mapping.observation.items()
         },
-        action=Signal(np.asarray(action[span]), time_ns),
+        action=Signal(_read(data, mapping.action.source, span, f"episode {number}, action"), time_ns),
         instruction=mapping.instruction,
         metadata={"source_episode": number, "time_source": "frame index / rate"},
     )
 
 
+def _read(data: zarr.Group, name: str, span: slice, where: str) -> NDArray[Any]:
+    array: Any = data[name]
+    try:
+        return np.asarray(array[span])
+    except (RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ImportFormatError(f"{where}: data/{name} cannot be decoded: {error}") from error
+
+
 def _values(data: zarr.Group, part: ObservationMap, span: slice, where: str) -> NDArray[Any]:
-    array: Any = data[part.source]
-    values = np.asarray(array[span])
+    values = _read(data, part.source, span, where)
     if part.columns:
         values = values[..., list(part.columns)]
     if part.kind == "image" and values.dtype != np.uint8:
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if not finite.all():
-            raise RobopolicyError(f"{where}, frame {int(np.argmin(finite))}: non-finite pixel")
+            raise NonFiniteValueError(f"{where}, frame {int(np.argmin(finite))}: non-finite pixel")
         pixels = values.astype(np.uint8)
         if not np.array_equal(pixels, values):
             raise ImportFormatError(f"{where}: image values are not whole numbers in 0..255")

@@ -33,11 +33,16 @@ class LiftEnv(TaskEnv):
     hold_seconds: ClassVar[float] = 1.0
 
     def task_specs(self) -> dict[str, ArraySpec]:
-        return {"cube_pose": POSE_SPEC}
+        return {"cube_pose": POSE_SPEC, "cube_pose_in_tool": POSE_SPEC}
 
     def task_observation(self) -> dict[str, NDArray[Any]]:
         cube = self.simulation.data.body("cube")
-        return {"cube_pose": pose_9d_from_transform(transform(cube.xmat.reshape(3, 3), cube.xpos))}
+        cube_to_base = transform(cube.xmat.reshape(3, 3), cube.xpos)
+        cube_to_tool = np.linalg.inv(self.simulation.transform_tcp_to_base()) @ cube_to_base
+        return {
+            "cube_pose": pose_9d_from_transform(cube_to_base),
+            "cube_pose_in_tool": pose_9d_from_transform(cube_to_tool),
+        }
 
     def place(self, rng: np.random.Generator) -> None:
         xy = rng.uniform(PLACEMENT_LOWER, PLACEMENT_UPPER)

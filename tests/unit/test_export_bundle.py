@@ -1,0 +1,146 @@
+"""A bundle appears only when it agrees with the torch policy it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synthetic import make_episode, make_normalisers, make_policy_specs, make_specs, make_windows
+
+from robopolicy.core.errors import RobopolicyError, RunExistsError, StoreError
+from robopolicy.core.normalise import Normalisers
+from robopolicy.core.policy import draw_noise, keyed_rng
+from robopolicy.core.specs import ArraySpec, PolicySpecs, Specs
+from robopolicy.datasets.store import EpisodeStore
+from robopolicy.export import bundle as module
+from robopolicy.export.bundle import export_bundle
+from robopolicy.export.onnx import export_graphs
+from robopolicy.export.parity import TOLERANCE, ParityError, compare, random_observations
+from robopolicy.policies._saved import load_policy, save_policy
+from robopolicy.policies.diffusion_unet import Config, build
+from robopolicy.runtime import BundlePolicy, load_bundle
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TINY = Config(channels=(16, 32), step_embedding=8, training_steps=20, denoising_steps=3)
+
+
+def save_run(folder: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    policy = build(TINY, make_policy_specs())
+    save_policy(
+        folder / "policy",
+        family="diffusion_unet",
+        config=TINY,
+        specs=policy.policy_specs,
+        normalisers=make_normalisers(policy.policy_specs),
+        weights=policy.state_dict(),
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return save_run(tmp_path_factory.mktemp("runs") / "walker")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    specs = make_specs(image=True)  # more observations than the policy uses
+    store = EpisodeStore.create(tmp_path_factory.mktemp("store") / "s.zarr", specs)
+    for seed in range(2):
+        store.append(make_episode(specs, 10, seed))
+    return store.path
+
+
+def test_the_bundle_is_the_policy_without_torch(run, store, tmp_path):
+    parity = export_bundle(run, tmp_path / "bundle", store=store)
+    assert parity.max_abs <= TOLERANCE and np.isfinite(parity.max_abs_physical)
+    assert parity.chunks == (8 + 8) * (1 + 16)  # random and recorded windows, 1 and 16 candidates
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.manifest.producer.run == "walker"
+    assert bundle.manifest.policy == "diffusion_unet" and bundle.manifest.denoising_steps == 3
+    policy = load_policy(run)
+    assert bundle.policy_specs == policy.policy_specs and bundle.normalisers == policy.normalisers
+    noise = draw_noise(policy.policy_specs, 4, keyed_rng(0))[None]
+    observation = make_windows(policy.policy_specs, 1)
+    difference = BundlePolicy(bundle).sample(observation, noise) - policy.sample(observation, noise)
+    assert np.abs(difference).max() <= TOLERANCE
+    assert list(tmp_path.iterdir()) == [tmp_path / "bundle"]
+
+
+def test_graphs_of_other_weights_are_refused_and_leave_nothing(run, tmp_path, monkeypatch):
+    other = load_policy(save_run(tmp_path / "other", seed=1))
+    monkeypatch.setattr(module, "export_graphs", lambda _: export_graphs(other.module))
+    with pytest.raises(ParityError, match=r"differ from torch by .*e.*, more than 1e-04"):
+        export_bundle(run, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == [tmp_path / "other"]
+
+
+def test_an_existing_output_is_refused(run, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "precious").write_text("mine")
+    with pytest.raises(RunExistsError, match="already exists"):
+        export_bundle(run, tmp_path / "bundle")
+    assert (tmp_path / "bundle" / "precious").read_text() == "mine"
+
+
+def test_a_neighbouring_folder_is_not_swept_away(run, tmp_path):
+    precious = tmp_path / "bundle.unchecked" / "precious"  # once the name of the draft
+    precious.parent.mkdir()
+    precious.write_text("mine")
+    export_bundle(run, tmp_path / "bundle")
+    assert precious.read_text() == "mine"
+
+
+def test_without_a_policy_or_a_store_nothing_is_written(run, tmp_path):
+    with pytest.raises(RobopolicyError, match=r"no policy\.json"):
+        export_bundle(tmp_path / "absent", tmp_path / "bundle")
+    with pytest.raises(StoreError, match="no store"):
+        export_bundle(run, tmp_path / "bundle", store=tmp_path / "absent")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Shifted:
+    """A policy that gives what another gives, and a little more."""
+
+    def __init__(self, policy, shift):
+        self.policy, self.shift, self.policy_specs = policy, shift, policy.policy_specs
+
+    def sample(self, observation, noise, *, instruction=()):
+        return self.policy.sample(observation, noise) + np.float32(self.shift)
+
+
+def test_differences_are_measured_in_the_range_of_the_data(run):
+    policy = load_policy(run)
+    windows = random_observations(policy.policy_specs, policy.normalisers, 2)
+    scale = np.array([1.0, 1.0, 0.01])  # a gripper moves centimetres, the joints a radian
+    parity = compare(policy, Shifted(policy, 1e-3), windows, scale, tolerance=1.0)
+    assert parity.max_abs == pytest.approx(0.1, rel=1e-2)
+    assert parity.max_abs_physical == pytest.approx(1e-3, rel=1e-2)
+    for shift in (1e-3, np.nan):
+        with pytest.raises(ParityError):
+            compare(policy, Shifted(policy, shift), windows, scale)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (3, 2)])
+@pytest.mark.parametrize("angles", [(), (0,)])
+def test_random_windows_fit_the_specs_and_reach_beyond_the_data(shape, angles):
+    spec = ArraySpec(shape, angles=angles)
+    base = make_policy_specs()
+    specs = PolicySpecs(Specs({"s": spec}, base.specs.action, 10.0), base.horizons)
+    data = {"s": np.random.default_rng(0).uniform(-1, 1, (50, *shape)).astype(np.float32)}
+    normalisers = Normalisers.fit(specs.specs, data, np.zeros((50, 3)), "min_max")
+    windows = random_observations(specs, normalisers, 40)
+    assert all(w["s"].shape == (2, *shape) and w["s"].dtype == np.float32 for w in windows)
+    largest = max(float(np.abs(w["s"]).max()) for w in windows)
+    assert 1 < largest < 1.3
+    first, again = (random_observations(specs, normalisers, 3, seed=4) for _ in range(2))
+    assert all((a["s"] == b["s"]).all() for a, b in zip(first, again))
+
+
+def test_config_survives_a_change_of_defaults(run):
+    """What was saved is used, not today's defaults."""
+    assert load_policy(run).module.config == dataclasses.replace(TINY)
