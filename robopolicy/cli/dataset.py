@@ -63,10 +63,9 @@ def run(args: Import | Info) -> int:
 
 def _info(args: Info, console: Console) -> int:
     store = EpisodeStore.open(args.store)
-    lengths, judged = [], []
-    for episode in store.episodes(keys=()):
-        lengths.append(len(episode))
-        judged.append(episode.success)
+    facts = [store.facts(name) for name in store.names]
+    lengths = [fact["length"] for fact in facts]
+    judged = [fact["success"] for fact in facts]
     steps = np.array(lengths) if lengths else np.zeros(1, dtype=int)
     console.print(
         f"{args.store}: {len(lengths)} episodes, {sum(lengths)} steps at {store.specs.policy_rate} Hz, "

@@ -66,8 +66,8 @@ def run(args: Args) -> int:
     console = Console()
     started = time.monotonic()
     folder = args.output
-    if args.replace and (folder / "config.json").is_file():
-        shutil.rmtree(folder)
+    if args.replace:
+        _remove_earlier_demo(folder)
     create_run(folder, args, seed=args.seed)
     summary: dict[str, Any] = {"command": " ".join(["robopolicy demo", *sys.argv[2:]]), "seed": args.seed}
     if args.videos and (problem := _cannot_render()):
@@ -117,6 +117,13 @@ def run(args: Args) -> int:
     return 0
 
 
+def _remove_earlier_demo(folder: Path) -> None:
+    """Delete a folder that an earlier demo made, and nothing else."""
+    config = folder / "config.json"
+    if config.is_file() and set(json.loads(config.read_text())) == {f.name for f in dataclasses.fields(Args)}:
+        shutil.rmtree(folder)
+
+
 def _cannot_render() -> str:
     """Why pictures cannot be drawn here; empty when they can. Asked before the work, not after it."""
     env = make_env("lift", render_mode="rgb_array", render_size=(8, 8))
@@ -152,7 +159,10 @@ def _evaluate(args: Args, folder: Path, console: Console, summary: dict[str, Any
     result = summarise(episodes)
     summary["success_rate"], summary["success_interval"] = result.success_rate, result.success_interval
     summary["n_episodes"] = result.n_episodes
-    write_json(folder / "eval" / "eval.json", eval_command.as_tree(episodes))
+    write_json(
+        folder / "eval" / "eval.json",
+        eval_command.as_tree(episodes, policy, env="lift", noise_seed=args.seed),
+    )
     return episodes
 
 

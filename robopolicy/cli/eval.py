@@ -10,12 +10,14 @@ from rich.console import Console
 
 from robopolicy.core.errors import ConfigError, RobopolicyError
 from robopolicy.core.policy import Policy
-from robopolicy.core.provenance import create_run, write_json
+from robopolicy.core.provenance import create_run, package_versions, write_json
 from robopolicy.core.serial import to_tree
 from robopolicy.evaluation.environments import make_env_for
 from robopolicy.evaluation.results import EpisodeResult, Summary, summarise
 from robopolicy.evaluation.rollout import evaluate
 from robopolicy.evaluation.video import mark_outcome, write_video
+
+EVAL_SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Args:
         output: a new folder for ``eval.json`` and videos.
         env: a task name, or a Gymnasium id as NAMESPACE/Name-vN.
         episodes: how many; their seeds follow ``seed``.
-        seed: first seed of the environment; also keys the policy's noise.
+        seed: first seed of the environment; the others follow.
+        noise_seed: of the policy.
         num_envs: environments in lockstep; does not change the results.
         videos: episodes to film.
         threads: of the inference on a CPU.
@@ -38,6 +41,7 @@ class Args:
     env: str = "lift"
     episodes: int = 50
     seed: int = 1_000_000
+    noise_seed: int = 0
     num_envs: int = 16
     videos: int = 0
     threads: int = 1
@@ -76,21 +80,30 @@ def run(args: Args) -> int:
         policy,
         lambda: make_env_for(args.env, specs, **options),
         range(args.seed, args.seed + args.episodes),
-        noise_seed=args.seed,
+        noise_seed=args.noise_seed,
         num_envs=args.num_envs,
         film=args.videos,
         on_film=film,
         console=console,
     )
     summary = summarise(episodes)
-    write_json(args.output / "eval.json", as_tree(episodes))
+    write_json(args.output / "eval.json", as_tree(episodes, policy, env=args.env, noise_seed=args.noise_seed))
     console.print(describe(summary))
     return 0
 
 
-def as_tree(episodes: list[EpisodeResult]) -> dict[str, Any]:
-    """Contents of ``eval.json``."""
-    return {"summary": to_tree(summarise(episodes)), "episodes": to_tree(episodes)}
+def as_tree(episodes: list[EpisodeResult], policy: Policy, *, env: str, noise_seed: int) -> dict[str, Any]:
+    """Contents of ``eval.json``: what was run, the summary, and every episode."""
+    return {
+        "schema_version": EVAL_SCHEMA_VERSION,
+        "environment": env,
+        "noise_seed": noise_seed,
+        "policy_digest": getattr(policy, "digest", ""),
+        "policy_specs": to_tree(policy.policy_specs),
+        "versions": package_versions(),
+        "summary": to_tree(summarise(episodes)),
+        "episodes": to_tree(episodes),
+    }
 
 
 def describe(summary: Summary) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from robopolicy.core.errors import ConfigError
@@ -54,17 +53,17 @@ def run(args: Args) -> int:
         policy_rate=args.policy_rate,
     )
     noise = args.noise if args.action_space == "joint_position" else 0.0
-    expert = expert_class(noise=noise, rng=np.random.default_rng((args.seed, 1)))
+    expert = expert_class(noise=noise)
     first = args.seed
     if args.append and args.output.exists():
         store = EpisodeStore.open(args.output)
         if store.specs != env.specs:
             raise ConfigError(f"{args.output} has other specs than this recording: {store.specs}")
-        recorded = [episode.seed for episode in store.episodes(keys=()) if episode.seed is not None]
+        facts = [store.facts(name) for name in store.names]
+        recorded = [fact["seed"] for fact in facts if fact["seed"] is not None]
         first = max([first - 1, *recorded]) + 1
     else:
-        facts = {"task": args.task, "config": args}
-        store = EpisodeStore.create(args.output, env.specs, provenance(**facts))
+        store = EpisodeStore.create(args.output, env.specs, provenance(task=args.task, config=args))
     seeds = range(first, first + args.episodes)
     try:
         successes = record(env, expert, store, seeds, console)

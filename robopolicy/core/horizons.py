@@ -16,7 +16,7 @@ class Horizons:
     past-token prediction needs (PTP, Torne et al. 2025), and is the convention of Chi et al. 2023.
 
     Action ``k`` of an episode is in force from the instant of observation ``k`` until the next
-    one; a streaming controller that interpolates reaches it at the END of that interval.
+    one; ``ActionSpec.reached`` says when within that step the command is reached.
 
     Args:
         observation: past observations given to the policy, the current one included.

@@ -87,13 +87,16 @@ class Normalisers:
 
     @classmethod
     def fit(cls, specs: Specs, observation: Arrays, action: NDArray[Any], mode: str) -> Normalisers:
-        """Fit on every frame of a dataset: each observation (count, *shape), action (count, dim)."""
+        """Fit on every frame of a dataset: each observation (count, *shape), action (count, dim).
+
+        ``mode`` is for observations. Actions always map onto [-1, 1]: samplers clip there.
+        """
         maps = {
             name: Affine.fit(_flatten(spec, observation[name]), mode)
             for name, spec in specs.observation.items()
             if spec.kind == "state"
         }
-        return cls(maps, Affine.fit(action, mode))
+        return cls(maps, Affine.fit(action, "min_max"))
 
     def observations(self, specs: Specs, observation: Arrays) -> dict[str, NDArray[Any]]:
         """Network inputs: states flattened to (..., features) float32, images as they are."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +14,20 @@ from robopolicy.core.specs import PolicySpecs
 
 Arrays = Mapping[str, NDArray[Any]]
 Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What else a policy may condition on; policies ignore what they do not know.
+
+    Args:
+        instruction: one text per batch row, or empty.
+    """
+
+    instruction: tuple[str, ...] = ()
+
+
+NO_CONTEXT = Context()
 
 
 @runtime_checkable
@@ -28,13 +43,13 @@ class Policy(Protocol):
         """Observations, action, horizons, and the shape of one candidate's noise."""
         ...
 
-    def sample(self, observation: Arrays, noise: Float32, *, instruction: Sequence[str] = ()) -> Float32:
+    def sample(self, observation: Arrays, noise: Float32, context: Context = NO_CONTEXT) -> Float32:
         """Draw candidate action chunks.
 
         Args:
             observation: each (batch, observation_horizon, *shape), in physical units.
             noise: (batch, n, *noise_shape) standard normal.
-            instruction: one text per batch row; policies without language ignore it.
+            context: the instruction; policies without language ignore it.
         Returns:
             (batch, n, prediction_horizon, action_dim) commands in the action spec's units.
         Raises:
@@ -44,8 +59,11 @@ class Policy(Protocol):
 
 
 def keyed_rng(*key: int) -> np.random.Generator:
-    """A generator that depends on the key alone, for example (seed, episode, step)."""
-    return np.random.default_rng(np.random.SeedSequence(key))
+    """A generator that depends on the key alone, for example (seed, episode, step).
+
+    Keys of different length differ: a seed sequence alone would take (3, 5) for (3, 5, 0).
+    """
+    return np.random.default_rng(np.random.SeedSequence((len(key), *key)))
 
 
 def draw_noise(specs: PolicySpecs, num_candidates: int, rng: np.random.Generator) -> Float32:
@@ -74,8 +92,8 @@ def draw_candidates(
     """
     noise = draw_noise(policy.policy_specs, num_candidates, rng)
     batch = {name: value[None] for name, value in observation.items()}
-    texts = (instruction,) if instruction else ()
-    candidates: Float32 = policy.sample(batch, noise[None], instruction=texts)[0]
+    context = Context((instruction,) if instruction else ())
+    candidates: Float32 = policy.sample(batch, noise[None], context)[0]
     return candidates
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -66,10 +67,19 @@ def create_run(path: Path, config: Any, **facts: Any) -> Path:
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file whole or not at all; NaN and infinity, which JSON lacks, become null."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(tree, indent=2, default=_plain) + "\n")
+    finite = _finite(json.loads(json.dumps(tree, default=_plain)))
+    partial.write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n")
     partial.replace(path)
+
+
+def _finite(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +22,13 @@ ACTION_SPACES: dict[str, str | tuple[str, ...]] = {
     "ee_delta": ("m", "m", "m", "1", "1", "1", "1", "1", "1"),
     "gripper_opening": "m",
     "planar_position": "px",
+    "normalised": "1",
 }
+#: Spaces that count from the previous command; rotation' = delta @ rotation in the part's frame.
+DELTAS = ("joint_delta", "ee_delta")
 REFERENCES = ("absolute", "relative")
 OBSERVATION_KINDS = ("state", "image")
+REACHED = ("end", "start")
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class ArraySpec:
     """One named array of an observation, at one instant.
 
     Args:
-        shape: of one sample; images are (height, width, channels).
+        shape: of one sample, at least one axis; images are (height, width, 3), red, green, blue.
         dtype: numpy name; images are ``uint8`` in 0..255.
         units: one per element of the last axis of a state ("rad", "m", "px", "1"); empty for images.
         names: one per element of the last axis (joint names, say); may be empty.
@@ -51,15 +56,26 @@ class ArraySpec:
     def __post_init__(self) -> None:
         if self.kind not in OBSERVATION_KINDS:
             raise SpecError(f"kind {self.kind!r} is not one of {OBSERVATION_KINDS}")
-        if self.kind == "image" and (len(self.shape) != 3 or self.dtype != "uint8"):
-            raise SpecError(f"an image is uint8 (height, width, channels), got {self.dtype} {self.shape}")
-        size = self.shape[-1] if self.shape else 1
+        try:
+            np.dtype(self.dtype)
+        except TypeError as error:
+            raise SpecError(f"{self.dtype!r} is not a numpy dtype") from error
+        if not self.shape or min(self.shape) < 1:
+            raise SpecError(f"a shape needs at least one axis and no empty one, got {self.shape}")
+        if self.kind == "image" and (len(self.shape) != 3 or self.shape[-1] != 3 or self.dtype != "uint8"):
+            raise SpecError(f"an image is uint8 (height, width, 3), got {self.dtype} {self.shape}")
+        size = self.shape[-1]
         for what in ("units", "names"):
             given = getattr(self, what)
             if given and len(given) != size:
                 raise SpecError(f"{len(given)} {what} for a last axis of {size}: {given}")
         if any(not 0 <= i < size for i in self.angles):
             raise SpecError(f"angle indices {self.angles} outside 0..{size - 1}")
+
+    @property
+    def num_features(self) -> int:
+        """Network inputs of one state: its elements, and one more for every wrapping angle."""
+        return math.prod(self.shape[:-1]) * (self.shape[-1] + len(self.angles))
 
     def check(self, name: str, value: NDArray[Any]) -> None:
         """Raise ShapeError unless the trailing axes of ``value`` are this spec's shape; SpecError for
@@ -81,7 +97,8 @@ class ActionPart:
         space: a key of ``ACTION_SPACES``. Poses are position [m] and a 6-D rotation (the first two
             columns of the rotation matrix, Zhou et al. 2019).
         names: one per dimension (joint names, "x" "y" "z" "r0".."r5", a finger's name).
-        reference: "absolute", or "relative" to the state at the current observation.
+        reference: "absolute", or "relative": poses and positions to the state at the current
+            observation, increments (``DELTAS``, always relative) to the previous command.
         frame: coordinate frame of poses, REP-105 style; empty for joints.
     """
 
@@ -97,6 +114,8 @@ class ActionPart:
             raise SpecError(f"reference {self.reference!r} is not one of {REFERENCES}")
         if not self.names or len(set(self.names)) != len(self.names):
             raise SpecError(f"action names must be given and differ, got {self.names}")
+        if self.space in DELTAS and self.reference != "relative":
+            raise SpecError(f"{self.space} is always relative, got reference {self.reference!r}")
         units = ACTION_SPACES[self.space]
         if isinstance(units, tuple) and len(units) != len(self.names):
             raise SpecError(f"{self.space} has {len(units)} dimensions, got {len(self.names)} names")
@@ -109,13 +128,24 @@ class ActionPart:
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """One command, as consecutive parts: an arm and a gripper, or two arms and two grippers."""
+    """One command, as consecutive parts: an arm and a gripper, or two arms and two grippers.
+
+    Args:
+        parts: their names differ throughout.
+        reached: when within its step a command is meant to be reached: at the "end", as interpolating
+            controllers do, or at once, "start", as set-points that were sent and logged are.
+    """
 
     parts: tuple[ActionPart, ...]
+    reached: str = "end"
 
     def __post_init__(self) -> None:
         if not self.parts:
             raise SpecError("an action needs at least one part")
+        if len(set(self.names)) != len(self.names):
+            raise SpecError(f"action names must differ across parts, got {self.names}")
+        if self.reached not in REACHED:
+            raise SpecError(f"reached {self.reached!r} is not one of {REACHED}")
 
     @property
     def dim(self) -> int:

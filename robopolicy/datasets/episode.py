@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from robopolicy.core.errors import NonFiniteValueError, ShapeError, SpecError
 from robopolicy.core.specs import Specs
 
+#: Real recordings are on the recorder's monotonic clock; "frame_index" says that times were made up.
+CLOCKS = ("monotonic", "simulation", "frame_index")
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -19,7 +22,7 @@ class Signal:
 
     Args:
         value: (count, *shape).
-        time_ns: (count,) int64, strictly increasing, monotonic clock of the recorder [ns].
+        time_ns: (count,) int64, strictly increasing, on the episode's clock [ns].
     """
 
     value: NDArray[Any]
@@ -36,8 +39,9 @@ class Episode:
         instruction: what was asked, in words.
         success: None when nobody judged it.
         seed: that reset the environment, if any.
-        started_wall_ns: Unix time of the first sample [ns], None when unknown.
-        extra: further signals that no policy sees (reward, who acted, ...).
+        clock: of every ``time_ns``: one of ``CLOCKS``.
+        wall_minus_clock_ns: Unix time minus that clock [ns], None when unknown.
+        extra: further signals that no policy sees; ``data/README.md`` reserves some names.
         metadata: JSON-able facts about this episode.
     """
 
@@ -46,7 +50,8 @@ class Episode:
     instruction: str = ""
     success: bool | None = None
     seed: int | None = None
-    started_wall_ns: int | None = None
+    clock: str = "monotonic"
+    wall_minus_clock_ns: int | None = None
     extra: Mapping[str, Signal] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -62,6 +67,8 @@ class Episode:
             SpecError: a key is missing or unknown, or a dtype is off; ShapeError: a shape or length is off;
             NonFiniteValueError: NaN or infinity, with episode, key and frame.
         """
+        if self.clock not in CLOCKS:
+            raise SpecError(f"{where}: clock {self.clock!r} is not one of {CLOCKS}")
         if set(self.observation) != set(specs.observation):
             raise SpecError(
                 f"{where}: observations {sorted(self.observation)} are not {sorted(specs.observation)}"
@@ -72,6 +79,8 @@ class Episode:
             if signal.value.shape[1:] != shape:
                 raise ShapeError(f"{where}, {name}: expected frames of {shape}, got {signal.value.shape[1:]}")
             check_signal(signal, f"{where}, {name}")
+            if signal.time_ns[0] > self.action.time_ns[0]:
+                raise SpecError(f"{where}, {name}: its first sample comes after the first action")
         for name, spec in specs.observation.items():
             dtype = self.observation[name].value.dtype
             fits = dtype == np.uint8 if spec.kind == "image" else np.can_cast(dtype, spec.dtype, "same_kind")

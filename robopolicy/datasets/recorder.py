@@ -15,11 +15,15 @@ from robopolicy.datasets.episode import Episode, Signal
 from robopolicy.datasets.store import EpisodeStore
 
 
+class UnstableEpisodeError(RobopolicyError):
+    """The simulation broke down during an episode."""
+
+
 class Demonstrator(Protocol):
     """Acts in an environment: a scripted expert, a person with a device."""
 
-    def reset(self, env: Any) -> None:
-        """Attach to an environment that has just been reset."""
+    def reset(self, env: Any, seed: int) -> None:
+        """Attach to an environment that has just been reset; ``seed`` keys the demonstrator's own noise."""
         ...
 
     def act(self) -> NDArray[Any]:
@@ -40,7 +44,7 @@ def record(
 ) -> int:
     """Append one episode per seed; each is safe on disk before the next begins.
 
-    Failed episodes are stored too, marked as such.
+    Failed episodes are stored too, marked as such; unstable ones are dropped with a message.
 
     Returns:
         How many of the episodes succeeded.
@@ -54,21 +58,31 @@ def record(
         MofNCompleteColumn(),
         TextColumn("{task.fields[status]}"),
     )
-    successes = 0
+    successes, unstable = 0, 0
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("record", total=len(seeds), status="")
         for count, seed in enumerate(seeds, start=1):
-            episode = record_episode(env, demonstrator, seed)
-            store.append(episode)
-            successes += bool(episode.success)
-            progress.update(task, advance=1, status=f"{successes}/{count} succeed")
+            try:
+                episode = record_episode(env, demonstrator, seed)
+            except UnstableEpisodeError as error:
+                unstable += 1
+                progress.console.print(f"[yellow]dropped:[/] {error}")
+            else:
+                store.append(episode)
+                successes += bool(episode.success)
+            status = f"{successes}/{count} succeed" + (f", {unstable} unstable" if unstable else "")
+            progress.update(task, advance=1, status=status)
     return successes
 
 
 def record_episode(env: Any, demonstrator: Demonstrator, seed: int) -> Episode:
-    """One episode in memory: observations before each action, at simulated time."""
+    """One episode in memory: observations before each action and after the last, at simulated time.
+
+    Raises:
+        UnstableEpisodeError: physics broke down.
+    """
     observation, info = env.reset(seed=seed)
-    demonstrator.reset(env)
+    demonstrator.reset(env, seed)
     frames: list[dict[str, NDArray[Any]]] = []
     actions, executed, rewards, times = [], [], [], []
     done = False
@@ -82,10 +96,12 @@ def record_episode(env: Any, demonstrator: Demonstrator, seed: int) -> Episode:
         rewards.append(np.float32(reward))
         done = terminated or truncated
     if info.get("unstable", False):
-        raise RobopolicyError(f"physics became unstable while recording seed {seed}; the episode is dropped")
+        raise UnstableEpisodeError(f"physics became unstable while recording seed {seed}")
     time_ns = np.array(times, dtype=np.int64)
+    frames.append(observation)  # where the last action led; a critic needs it
+    seen_ns = np.append(time_ns, round(info["time"] * 1e9))
     return Episode(
-        observation={key: Signal(np.stack([f[key] for f in frames]), time_ns) for key in frames[0]},
+        observation={key: Signal(np.stack([f[key] for f in frames]), seen_ns) for key in frames[0]},
         action=Signal(np.stack(actions), time_ns),
         extra={
             "executed_action": Signal(np.stack(executed), time_ns),
@@ -94,5 +110,6 @@ def record_episode(env: Any, demonstrator: Demonstrator, seed: int) -> Episode:
         instruction=getattr(env, "instruction", ""),
         success=bool(info.get("is_success", False)),
         seed=seed,
-        metadata={"clock": "simulation", "demonstrator": type(demonstrator).__name__},
+        clock="simulation",
+        metadata={"demonstrator": type(demonstrator).__name__},
     )

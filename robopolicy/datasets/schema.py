@@ -14,17 +14,28 @@ ROOT_KEY = "robopolicy"
 EPISODE_KEY = "robopolicy_episode"
 EPISODES = "episodes"
 STAGING = ".staging"
-EPISODE_FIELDS = ("length", "instruction", "success", "seed", "started_wall_ns", "metadata")
+#: What a reader must understand to see the right data; a store that uses more is refused by name.
+FEATURES: tuple[str, ...] = ()
+#: Facts of an episode and what stands for them in a store that was written before they existed.
+EPISODE_FIELDS: dict[str, Any] = {
+    "instruction": "",
+    "success": None,
+    "seed": None,
+    "clock": "monotonic",
+    "wall_minus_clock_ns": None,
+    "metadata": {},
+}
 _SIGNAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 def root_attributes(specs: Specs, metadata: dict[str, Any]) -> dict[str, Any]:
     """Attributes of the root group."""
-    return {ROOT_KEY: {"schema_version": SCHEMA_VERSION, "specs": to_tree(specs), "metadata": metadata}}
+    facts = {"features": list(FEATURES), "specs": to_tree(specs), "metadata": metadata}
+    return {ROOT_KEY: {"schema_version": SCHEMA_VERSION, **facts}}
 
 
 def read_root(attributes: dict[str, Any], where: str) -> tuple[Specs, dict[str, Any]]:
-    """Specs and metadata of a store; refuses another schema version."""
+    """Specs and metadata of a store; refuses another schema version and features it does not know."""
     root = attributes.get(ROOT_KEY)
     if root is None:
         raise StoreError(f"{where} is a Zarr group but not a robopolicy store (no {ROOT_KEY!r} attribute)")
@@ -33,10 +44,21 @@ def read_root(attributes: dict[str, Any], where: str) -> tuple[Specs, dict[str, 
         raise SchemaVersionError(
             f"{where} has schema version {version!r}; this release reads {SCHEMA_VERSION}"
         )
+    unknown = sorted(set(root.get("features", [])) - set(FEATURES))
+    if unknown:
+        raise SchemaVersionError(f"{where} uses {unknown}, which this release would misread")
     try:
         return from_tree(Specs, root["specs"]), dict(root.get("metadata", {}))
     except (KeyError, SpecError) as error:
         raise StoreError(f"{where} has a damaged description: {error}") from error
+
+
+def read_episode(attributes: dict[str, Any], where: str) -> dict[str, Any]:
+    """An episode's facts, with defaults for those that it does not state."""
+    facts = attributes.get(EPISODE_KEY)
+    if not isinstance(facts, dict):
+        raise StoreError(f"{where} has no {EPISODE_KEY!r} attribute")
+    return {field: facts.get(field, default) for field, default in EPISODE_FIELDS.items()}
 
 
 def check_signal_name(name: str) -> None:

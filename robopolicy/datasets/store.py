@@ -7,7 +7,10 @@ visible, so a reader, or a recorder killed half-way, never leaves half an episod
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
+import platform
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -80,7 +83,8 @@ class EpisodeStore:
     def names(self) -> list[str]:
         """Names of the visible episodes, in recording order."""
         folder = self.path / schema.EPISODES
-        return sorted(p.name for p in folder.iterdir() if p.name.isdigit())
+        visible = [p.name for p in folder.iterdir() if p.name.isdigit() and (p / "zarr.json").is_file()]
+        return sorted(visible, key=int)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -93,7 +97,7 @@ class EpisodeStore:
             StoreError: the disk refused (full, read-only); the store is as before.
         """
         episode.check(self.specs, f"episode {len(self)}")
-        staging = self.path / schema.STAGING / f"{os.getpid()}-{uuid.uuid4().hex}"
+        staging = self.path / schema.STAGING / f"{_host()}-{os.getpid()}-{uuid.uuid4().hex}"
         try:
             with _as_store_error(self.path):
                 self._remove_dead_staging()
@@ -108,7 +112,7 @@ class EpisodeStore:
             group = zarr.open_group(self.path / schema.EPISODES / name, mode="r", zarr_format=3)
         except FileNotFoundError as error:
             raise StoreError(f"{self.path} has no episode {name!r}; it has {len(self)}") from error
-        facts: Any = group.attrs[schema.EPISODE_KEY]
+        facts = schema.read_episode(dict(group.attrs), f"{self.path}, episode {name}")
         chosen = tuple(self.specs.observation) if keys is None else keys
         extra = group["extra"]
         assert isinstance(extra, zarr.Group)
@@ -116,8 +120,25 @@ class EpisodeStore:
             observation={key: _read_signal(group, f"observation/{key}") for key in chosen},
             action=_read_signal(group, "action"),
             extra={key: _read_signal(group, f"extra/{key}") for key in sorted(extra.group_keys())},
-            **{field: facts[field] for field in schema.EPISODE_FIELDS if field != "length"},
+            **facts,
         )
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """What the episode's attributes say, "length" included; reads one small file and no array."""
+        path = self.path / schema.EPISODES / name / "zarr.json"
+        try:
+            attributes = json.loads(path.read_text())["attributes"]
+        except (FileNotFoundError, ValueError, KeyError) as error:
+            raise StoreError(f"{path} is missing or damaged") from error
+        length = attributes.get(schema.EPISODE_KEY, {}).get("length")
+        return {**schema.read_episode(attributes, str(path)), "length": length}
+
+    def digest(self) -> str:
+        """SHA-256 (hex) over the names and attributes of the visible episodes: which data this was."""
+        total = hashlib.sha256()
+        for name in self.names:
+            total.update(name.encode() + (self.path / schema.EPISODES / name / "zarr.json").read_bytes())
+        return total.hexdigest()
 
     def episodes(self, keys: tuple[str, ...] | None = None) -> Iterator[Episode]:
         """Every visible episode, in recording order."""
@@ -125,9 +146,8 @@ class EpisodeStore:
             yield self.read(name, keys)
 
     def _write(self, folder: Path, episode: Episode) -> None:
-        facts = {field: getattr(episode, field) for field in schema.EPISODE_FIELDS if field != "length"}
-        facts["length"] = len(episode)
-        facts["metadata"] = dict(episode.metadata)
+        facts = {field: getattr(episode, field) for field in schema.EPISODE_FIELDS}
+        facts.update(length=len(episode), metadata=dict(episode.metadata))
         group = zarr.create_group(folder, attributes={schema.EPISODE_KEY: facts})
         for name, signal in episode.observation.items():
             spec = self.specs.observation[name]
@@ -135,11 +155,13 @@ class EpisodeStore:
             value = signal.value.astype(spec.dtype, casting="same_kind", copy=False)
             _write_signal(group, f"observation/{name}", Signal(value, signal.time_ns), attributes)
         units, names = list(self.specs.action.units), list(self.specs.action.names)
-        _write_signal(group, "action", episode.action, {"units": units, "names": names})
+        commands = Signal(episode.action.value.astype(np.float32, copy=False), episode.action.time_ns)
+        _write_signal(group, "action", commands, {"units": units, "names": names, "kind": "state"})
         group.create_group("extra")
         for name, signal in episode.extra.items():
             schema.check_signal_name(name)
-            _write_signal(group, f"extra/{name}", signal, {})
+            attributes = {"units": [], "names": [], "kind": "extra"}
+            _write_signal(group, f"extra/{name}", signal, attributes)
 
     def _publish(self, staging: Path) -> str:
         names = self.names
@@ -158,18 +180,25 @@ class EpisodeStore:
     def _remove_dead_staging(self) -> None:
         folder = self.path / schema.STAGING
         for leftover in folder.iterdir() if folder.is_dir() else ():
+            host, _, rest = leftover.name.partition("-")
+            if host != _host():
+                continue  # another machine's recorder; only it can tell whether that one lives
             try:
-                os.kill(int(leftover.name.split("-")[0]), 0)
+                os.kill(int(rest.split("-")[0]), 0)
             except ProcessLookupError:
                 shutil.rmtree(leftover, ignore_errors=True)
             except (PermissionError, ValueError):
                 continue
 
 
+def _host() -> str:
+    return "".join(c for c in platform.node() if c.isalnum()) or "host"
+
+
 def _write_signal(group: zarr.Group, path: str, signal: Signal, attributes: dict[str, Any]) -> None:
     value = signal.value
     count = len(value)
-    is_image = value.ndim == 4
+    is_image = attributes["kind"] == "image"
     frames = min(IMAGE_FRAMES_PER_CHUNK, count) if is_image else count
     array = group.create_array(
         f"{path}/value",

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robopolicy.core.errors import StoreError
+from robopolicy.core.errors import SpecError, StoreError
 from robopolicy.core.horizons import Horizons
 from robopolicy.core.policy import keyed_rng
-from robopolicy.core.specs import ActionSpec, Specs
+from robopolicy.core.specs import DELTAS, ActionSpec, Specs
 from robopolicy.datasets.episode import Episode
 from robopolicy.datasets.store import EpisodeStore
 
@@ -35,9 +35,13 @@ class Batch:
 class Windows:
     """Every step of every episode as one window, held in memory.
 
-    Windows never cross episodes. Observations before the start repeat the first one. Actions after
-    the end hold still: absolute commands repeat the last one, increments become zero; the mask says
-    which those are.
+    Windows never cross episodes. Observations before the start repeat the first one. Actions before the
+    start and after the end hold still: absolute commands repeat the nearest one, increments become
+    zero; the mask says which those are.
+
+    Raises:
+        StoreError: no episodes; SpecError: an action part is relative to the observation, which no
+        policy here undoes yet.
     """
 
     def __init__(
@@ -49,6 +53,11 @@ class Windows:
     ) -> None:
         self.specs = store.specs.select(keys)
         self.horizons = horizons
+        for part in self.specs.action.parts:
+            if part.reference == "relative" and part.space not in DELTAS:
+                raise SpecError(
+                    f"actions {part.space!r} relative to the observation cannot be trained on yet"
+                )
         self.names = store.names if names is None else names
         if not self.names:
             raise StoreError(f"{store.path} has no episodes")

@@ -101,4 +101,9 @@ def named_observation(raw: Any, specs: PolicySpecs) -> dict[str, NDArray[Any]]:
     missing = sorted(set(wanted) - set(raw))
     if missing:
         raise SpecError(f"the environment gives {sorted(raw)}, the policy wants {sorted(wanted)}")
-    return {name: np.asarray(raw[name]).astype(spec.dtype) for name, spec in wanted.items()}
+    named = {}
+    for name, spec in wanted.items():
+        value = np.asarray(raw[name])
+        spec.check(name, value)  # before any cast: a float image must not turn black unnoticed
+        named[name] = value.astype(spec.dtype, copy=False)
+    return named

@@ -17,11 +17,11 @@ def replay_open_loop(env: Any, store: EpisodeStore, seeds: Sequence[int], *, see
     for start, index in zip(seeds, chosen):
         env.reset(seed=int(start))
         actions = store.read(names[index], keys=()).action.value
-        terminated = truncated = False
+        info: dict[str, Any] = {}
         for step in range(10_000):
             action = actions[min(step, len(actions) - 1)]  # then hold the last one
-            _, _, terminated, truncated, _ = env.step(action)
+            _, _, terminated, truncated, info = env.step(action)
             if terminated or truncated:
                 break
-        successes += bool(terminated)
+        successes += bool(info.get("is_success", False))
     return successes

@@ -23,6 +23,7 @@ class EpisodeResult:
         maxima: largest value of every float in ``info`` (Push-T's coverage, for one).
         start: the first observation, for plots of where episodes fail.
         unstable: physics broke down; counted as a failure.
+        conditions: what was varied on purpose in this episode (randomisation, delays).
         action_hash: SHA-256 of every action executed.
     """
 
@@ -35,6 +36,7 @@ class EpisodeResult:
     maxima: Mapping[str, float] = field(default_factory=dict)
     start: Mapping[str, Any] = field(default_factory=dict)
     unstable: bool = False
+    conditions: Mapping[str, Any] = field(default_factory=dict)
     action_hash: str = ""
 
 

@@ -1,7 +1,7 @@
 """Run a policy in many copies of an environment, in lockstep, with batched inference.
 
-Results do not depend on how many copies run: noise is keyed by (seed, episode, step), and inference
-always sees batches of one size, padded, since rows of a batch are not bit-equal across batch sizes.
+Results do not depend on how many copies run: noise is keyed by (noise seed, episode seed, step), and
+inference always sees batches of one size, padded, since rows of a batch are not bit-equal across batch sizes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class _Slot:
     env: Any
     history: History
     episode: int = -1
+    seed: int = 0
     step: int = 0
     chunk: NDArray[np.float32] | None = None
     rewards: list[float] = field(default_factory=list)
@@ -57,7 +58,7 @@ def evaluate(
     Args:
         make: builds one environment; episodes end when it terminates or truncates.
         seeds: of ``env.reset``; results come in this order.
-        noise_seed: first part of the key of the policy's noise.
+        noise_seed: first part of the key of the policy's noise; the episode's seed and step are the others.
         film: how many of the first episodes to render.
         on_film: called with (seed, success, frames) after each filmed episode.
     Raises:
@@ -103,7 +104,8 @@ def _begin(slot: _Slot, waiting: Any, seeds: Sequence[int], policy: Policy, film
     episode = next(waiting, None)
     if episode is None:
         return False
-    raw, _ = slot.env.reset(seed=int(seeds[episode]))
+    slot.seed = int(seeds[episode])
+    raw, _ = slot.env.reset(seed=slot.seed)
     observation = named_observation(raw, policy.policy_specs)
     slot.history.reset()
     slot.history.push(observation)
@@ -123,7 +125,7 @@ def _plan(policy: Policy, active: list[_Slot], noise_seed: int) -> None:
         rows = [*group, *[group[0]] * (INFERENCE_BATCH - len(group))]
         windows = [slot.history.window() for slot in rows]
         observation = {name: np.stack([w[name] for w in windows]) for name in windows[0]}
-        noise = np.stack([draw_noise(specs, 1, keyed_rng(noise_seed, s.episode, s.step)) for s in rows])
+        noise = np.stack([draw_noise(specs, 1, keyed_rng(noise_seed, s.seed, s.step)) for s in rows])
         chunks = policy.sample(observation, noise)
         for slot, candidates in zip(group, chunks):
             slot.chunk = candidates[0]
@@ -146,7 +148,7 @@ def _advance(slot: _Slot, policy: Policy, seeds: Sequence[int], film: int) -> Ep
         slot.history.push(named_observation(raw, specs))
         return None
     return EpisodeResult(
-        seed=int(seeds[slot.episode]),
+        seed=slot.seed,
         success=bool(info.get("is_success", info.get("success", terminated))),
         total_reward=float(np.sum(slot.rewards)),
         max_reward=float(np.max(slot.rewards)),

@@ -48,7 +48,7 @@ def export_bundle(
             graphs=graphs,
             policy=family,
             denoising_steps=len(policy.module.steps),
-            producer=Producer(run.name, git_revision(), package_versions(), {}),
+            producer=Producer(run.name, git_revision(), package_versions(), {"policy_digest": policy.digest}),
         )
         exported = BundlePolicy(load_bundle(unchecked))
         scale = np.asarray(policy.normalisers.action.scale)

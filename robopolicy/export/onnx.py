@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robopolicy.core.errors import MissingDependencyError
-from robopolicy.models.policy_module import PolicyModule, features_of
+from robopolicy.models.policy_module import PolicyModule
 
 try:
     import onnx
@@ -39,6 +39,17 @@ class EncoderGraph(nn.Module):
         return self.module.encode(dict(zip(self.names, arrays)))
 
 
+class SamplerGraph(nn.Module):
+    """All of ``sample``, for policies that define it themselves."""
+
+    def __init__(self, module: PolicyModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, conditioning: Tensor, noise: Tensor) -> Tensor:
+        return self.module.sample(conditioning, noise)
+
+
 class StepGraph(nn.Module):
     """One denoising step."""
 
@@ -60,7 +71,7 @@ def export_graphs(module: PolicyModule) -> dict[str, bytes]:
         if spec.kind == "image":
             inputs[name] = torch.zeros((2, window, *spec.shape), dtype=torch.uint8)
         else:
-            inputs[name] = torch.zeros((2, window, features_of(spec)))
+            inputs[name] = torch.zeros((2, window, spec.num_features))
     rows = {0: torch.export.Dim("rows", min=1)}
     encoder = _export(
         EncoderGraph(module),
@@ -69,10 +80,28 @@ def export_graphs(module: PolicyModule) -> dict[str, bytes]:
         list(inputs),
         "conditioning",
     )
-    arguments = (torch.zeros(2, *specs.chunk_shape), torch.zeros(2, module.condition_dim), module.steps[0])
-    names = ["step_chunk", "conditioning", "step_parameters"]
-    step = _export(StepGraph(module), arguments, (rows, rows, None), names, "step_output")
-    sampler = unroll(
+    sampler = _export_steps(module) if _iterates(module) else _export_sample(module)
+    return {"encoder": encoder.SerializeToString(), "sampler": sampler.SerializeToString()}
+
+
+def _iterates(module: PolicyModule) -> bool:
+    """Whether ``sample`` is the loop over ``denoise`` that every PolicyModule inherits."""
+    return type(module).sample is PolicyModule.sample
+
+
+def _export_steps(module: PolicyModule) -> onnx.ModelProto:
+    """One step traced, then repeated for every row of ``module.steps``."""
+    rows = {0: torch.export.Dim("rows", min=1)}
+    chunk = torch.zeros(2, *module.policy_specs.chunk_shape)
+    conditioning = torch.zeros(2, module.conditioning_dim)
+    step = _export(
+        StepGraph(module),
+        (chunk, conditioning, module.steps[0]),
+        (rows, rows, None),
+        ["step_chunk", "conditioning", "step_parameters"],
+        "step_output",
+    )
+    return unroll(
         step,
         module.steps.numpy(),
         carried="step_chunk",
@@ -81,7 +110,12 @@ def export_graphs(module: PolicyModule) -> dict[str, bytes]:
         first="noise",
         last="chunk",
     )
-    return {"encoder": encoder.SerializeToString(), "sampler": sampler.SerializeToString()}
+
+
+def _export_sample(module: PolicyModule) -> onnx.ModelProto:
+    rows = {0: torch.export.Dim("rows", min=1)}
+    arguments = (torch.zeros(2, module.conditioning_dim), torch.zeros(2, *module.policy_specs.noise_shape))
+    return _export(SamplerGraph(module), arguments, (rows, rows), ["conditioning", "noise"], "chunk")
 
 
 def _export(

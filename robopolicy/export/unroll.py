@@ -7,6 +7,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from robopolicy.core.errors import ConfigError
+
 
 def unroll(
     step: onnx.ModelProto,
@@ -25,7 +27,12 @@ def unroll(
         parameters: (steps, p); row i feeds the input ``constant`` of step i.
         carried: input that takes the previous step's output.
         first, last: names of the new graph's carried input and of its output.
+    Raises:
+        ConfigError: a node holds a graph of its own (If, Loop), whose names this does not rewrite.
     """
+    nested = [n.name for n in step.graph.node if any(a.HasField("g") or a.graphs for a in n.attribute)]
+    if nested:
+        raise ConfigError(f"a denoising step with control flow cannot be repeated: {nested}")
     graph = step.graph
     shared = {t.name for t in graph.initializer} | {i.name for i in graph.input} | {""}
     nodes, rows = [], []

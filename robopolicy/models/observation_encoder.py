@@ -7,7 +7,6 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from robopolicy.core.specs import PolicySpecs
-from robopolicy.models.policy_module import features_of
 from robopolicy.models.vision import VisionEncoder
 
 
@@ -33,12 +32,12 @@ class ObservationEncoder(nn.Module):
         self.states = [name for name, spec in observation.items() if spec.kind == "state"]
         self.cameras = [name for name, spec in observation.items() if spec.kind == "image"]
         self.state_noise = state_noise
-        self.vision = nn.ModuleDict(
-            {name: VisionEncoder(vision_channels, keypoints=keypoints, crop=crop) for name in self.cameras}
+        self.vision = nn.ModuleList(
+            VisionEncoder(vision_channels, keypoints=keypoints, crop=crop) for _ in self.cameras
         )
-        per_step = sum(features_of(observation[name]) for name in self.states)
+        per_step = sum(observation[name].num_features for name in self.states)
         per_step += 2 * keypoints * len(self.cameras)
-        self.condition_dim = per_step * specs.horizons.observation
+        self.conditioning_dim = per_step * specs.horizons.observation
 
     def forward(self, observation: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         parts = []
@@ -48,9 +47,11 @@ class ObservationEncoder(nn.Module):
                 noise = torch.randn(state.shape, generator=generator, device=state.device)
                 state = state + self.state_noise * noise
             parts.append(rearrange(state, "batch time feature -> batch (time feature)"))
-        for name in self.cameras:
+        for name, encoder in zip(self.cameras, self.vision):
             images = observation[name]
             offset = None if generator is None else torch.rand(2, generator=generator, device=images.device)
-            rows = self.vision[name](rearrange(images, "batch time h w c -> (batch time) h w c"), offset)
-            parts.append(rearrange(rows, "(batch time) feature -> batch (time feature)", batch=images.shape[0]))
+            rows = encoder(rearrange(images, "batch time h w c -> (batch time) h w c"), offset)
+            parts.append(
+                rearrange(rows, "(batch time) feature -> batch (time feature)", batch=images.shape[0])
+            )
         return torch.cat(parts, dim=-1)

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from robopolicy.core.errors import NonFiniteValueError
 from robopolicy.core.normalise import Normalisers
-from robopolicy.core.policy import Arrays, Float32, check_inputs
-from robopolicy.core.specs import ArraySpec, PolicySpecs
-
-
-def features_of(spec: ArraySpec) -> int:
-    """Network inputs of one state: its flattened size, and one more per wrapping angle."""
-    size = 1
-    for axis in spec.shape[:-1]:
-        size *= axis
-    return size * ((spec.shape[-1] if spec.shape else 1) + len(spec.angles))
+from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Float32, check_inputs
+from robopolicy.core.specs import PolicySpecs
 
 
 class PolicyModule(nn.Module, ABC):
@@ -34,12 +25,12 @@ class PolicyModule(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def condition_dim(self) -> int:
+    def conditioning_dim(self) -> int:
         """Size of the observation embedding."""
 
     @abstractmethod
     def encode(self, observation: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
-        """Observation windows to (batch, condition_dim).
+        """Observation windows to (batch, conditioning_dim).
 
         Args:
             observation: states (batch, observation_horizon, features) normalised; images
@@ -48,31 +39,34 @@ class PolicyModule(nn.Module, ABC):
         """
 
     @abstractmethod
-    def loss(self, condition: Tensor, action: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, conditioning: Tensor, action: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """Scalar training loss on normalised chunks (batch, prediction_horizon, action_dim)."""
 
     @abstractmethod
-    def denoise(self, chunk: Tensor, condition: Tensor, parameters: Tensor) -> Tensor:
+    def denoise(self, chunk: Tensor, conditioning: Tensor, parameters: Tensor) -> Tensor:
         """One inference iteration.
 
         Args:
             chunk: (rows, prediction_horizon, action_dim); the first one is the noise.
-            condition: (rows, condition_dim).
+            conditioning: (rows, conditioning_dim).
             parameters: one row of ``steps``.
         """
 
-    def sample(self, condition: Tensor, noise: Tensor) -> Tensor:
-        """(rows, condition_dim), (rows, *noise_shape) -> (rows, prediction_horizon, action_dim)."""
+    def sample(self, conditioning: Tensor, noise: Tensor) -> Tensor:
+        """(rows, conditioning_dim), (rows, *noise_shape) -> (rows, prediction_horizon, action_dim)."""
         chunk = noise
         for parameters in self.steps:
-            chunk = self.denoise(chunk, condition, parameters)
+            chunk = self.denoise(chunk, conditioning, parameters)
         return chunk
 
 
 class TorchPolicy:
     """A trained module as a ``robopolicy.core.policy.Policy``: physical units in and out."""
 
-    def __init__(self, module: PolicyModule, normalisers: Normalisers, device: str = "cpu") -> None:
+    def __init__(
+        self, module: PolicyModule, normalisers: Normalisers, device: str = "cpu", digest: str = ""
+    ) -> None:
+        self.digest = digest
         self.module = module.to(device).eval()
         self.normalisers = normalisers
         self.device = device
@@ -82,14 +76,14 @@ class TorchPolicy:
         return self.module.policy_specs
 
     @torch.inference_mode()
-    def sample(self, observation: Arrays, noise: Float32, *, instruction: Sequence[str] = ()) -> Float32:
+    def sample(self, observation: Arrays, noise: Float32, context: Context = NO_CONTEXT) -> Float32:
         """See ``core.policy.Policy.sample``."""
         batch, n = check_inputs(self.policy_specs, observation, noise)
         inputs = self.normalisers.observations(self.policy_specs.specs, observation)
         tensors = {name: torch.from_numpy(value).to(self.device) for name, value in inputs.items()}
-        condition = self.module.encode(tensors).repeat_interleave(n, dim=0)
+        conditioning = self.module.encode(tensors).repeat_interleave(n, dim=0)
         rows = torch.from_numpy(noise).to(self.device).flatten(0, 1)
-        chunk = self.module.sample(condition, rows).float().cpu().numpy()
+        chunk = self.module.sample(conditioning, rows).float().cpu().numpy()
         if not torch.isfinite(torch.from_numpy(chunk)).all():
             raise NonFiniteValueError("the policy's action chunk has non-finite values")
         return self.normalisers.action.inverse(chunk).reshape(batch, n, *self.policy_specs.chunk_shape)

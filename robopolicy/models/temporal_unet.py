@@ -38,17 +38,19 @@ class ConvBlock(nn.Sequential):
 
 
 class FilmResidualBlock(nn.Module):
-    """Two convolutions; the condition scales and shifts the channels in between (FiLM)."""
+    """Two convolutions; the conditioning scales and shifts the channels in between (FiLM)."""
 
-    def __init__(self, channels_in: int, channels_out: int, condition: int, kernel: int, groups: int) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, conditioning: int, kernel: int, groups: int
+    ) -> None:
         super().__init__()
         self.first = ConvBlock(channels_in, channels_out, kernel, groups)
         self.second = ConvBlock(channels_out, channels_out, kernel, groups)
-        self.film = nn.Sequential(nn.Mish(), nn.Linear(condition, 2 * channels_out))
+        self.film = nn.Sequential(nn.Mish(), nn.Linear(conditioning, 2 * channels_out))
         self.skip = nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        scale, shift = self.film(condition)[..., None].chunk(2, dim=1)
+    def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
+        scale, shift = self.film(conditioning)[..., None].chunk(2, dim=1)
         return self.second((1 + scale) * self.first(x) + shift) + self.skip(x)
 
 
@@ -57,7 +59,7 @@ class TemporalUNet(nn.Module):
 
     Args:
         action_dim: channels of the chunk.
-        condition_dim: size of the observation embedding.
+        conditioning_dim: size of the observation embedding.
         channels: of each resolution; every level but the last halves the time axis, so the
             prediction horizon must be a multiple of 2 ** (len(channels) - 1).
     """
@@ -65,7 +67,7 @@ class TemporalUNet(nn.Module):
     def __init__(
         self,
         action_dim: int,
-        condition_dim: int,
+        conditioning_dim: int,
         channels: tuple[int, ...] = (64, 128, 256),
         *,
         step_embedding: int = 64,
@@ -74,10 +76,10 @@ class TemporalUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.embed_step = NoiseLevelEmbedding(step_embedding)
-        condition = condition_dim + step_embedding
+        conditioning = conditioning_dim + step_embedding
 
         def block(channels_in: int, channels_out: int) -> FilmResidualBlock:
-            return FilmResidualBlock(channels_in, channels_out, condition, kernel, groups)
+            return FilmResidualBlock(channels_in, channels_out, conditioning, kernel, groups)
 
         self.down = nn.ModuleList()
         for i, (a, b) in enumerate(zip((action_dim, *channels), channels)):
@@ -92,10 +94,10 @@ class TemporalUNet(nn.Module):
             ConvBlock(channels[0], channels[0], kernel, groups), nn.Conv1d(channels[0], action_dim, 1)
         )
 
-    def forward(self, chunk: Tensor, step: Tensor, condition: Tensor) -> Tensor:
-        """chunk (rows, horizon, action_dim), step (rows,) or (1,), condition (rows, condition_dim)."""
-        embedded = self.embed_step(step).expand(condition.shape[0], -1)
-        context = torch.cat([condition, embedded], dim=-1)
+    def forward(self, chunk: Tensor, step: Tensor, conditioning: Tensor) -> Tensor:
+        """chunk (rows, horizon, action_dim), step (rows,) or (1,), conditioning (rows, conditioning_dim)."""
+        embedded = self.embed_step(step).expand(conditioning.shape[0], -1)
+        context = torch.cat([conditioning, embedded], dim=-1)
         x = rearrange(chunk, "rows time action -> rows action time")
         skips = []
         for first, second, halve in self.down:

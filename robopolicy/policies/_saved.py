@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -68,4 +69,5 @@ def load_policy(folder: Path, device: str = "auto") -> TorchPolicy:
         raise RobopolicyError(f"{folder / WEIGHTS} does not fit its description: {error}") from error
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TorchPolicy(module, normalisers, device)
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes() + (folder / DESCRIPTION).read_bytes()).hexdigest()
+    return TorchPolicy(module, normalisers, device, digest)

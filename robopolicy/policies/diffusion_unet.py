@@ -94,7 +94,7 @@ class DiffusionUNet(PolicyModule):
         )
         self.denoiser = TemporalUNet(
             specs.specs.action.dim,
-            self.encoder.condition_dim,
+            self.encoder.conditioning_dim,
             config.channels,
             step_embedding=config.step_embedding,
         )
@@ -108,17 +108,17 @@ class DiffusionUNet(PolicyModule):
         self.register_buffer("steps", ddim_steps(self.schedule, config.denoising_steps), persistent=False)
 
     @property
-    def condition_dim(self) -> int:
-        return self.encoder.condition_dim
+    def conditioning_dim(self) -> int:
+        return self.encoder.conditioning_dim
 
     def encode(self, observation: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         return self.encoder(observation, generator)
 
-    def loss(self, condition: Tensor, action: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, conditioning: Tensor, action: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         device = action.device
         noise = torch.randn(action.shape, generator=generator, device=device)
         step = torch.randint(self.config.training_steps, (len(action),), generator=generator, device=device)
-        predicted = self.denoiser(self.schedule.add_noise(action, noise, step), step, condition)
+        predicted = self.denoiser(self.schedule.add_noise(action, noise, step), step, conditioning)
         if self.config.prediction == "sample":
             target = action
         elif self.config.prediction == "epsilon":
@@ -130,6 +130,6 @@ class DiffusionUNet(PolicyModule):
             return error.mean()
         return (error * mask).sum() / mask.sum().clamp(min=1)
 
-    def denoise(self, chunk: Tensor, condition: Tensor, parameters: Tensor) -> Tensor:
-        predicted = self.denoiser(chunk, parameters[:1], condition)
+    def denoise(self, chunk: Tensor, conditioning: Tensor, parameters: Tensor) -> Tensor:
+        predicted = self.denoiser(chunk, parameters[:1], conditioning)
         return ddim_update(chunk, predicted, parameters)

@@ -41,7 +41,8 @@ class TrainConfig:
         warmup_steps: of linear warm-up.
         precision: "fp32", or "bf16" autocast.
         keys: observations to use; empty means every state and no image.
-        normaliser: "min_max" or "gaussian".
+        normaliser: of observations, "min_max" or "gaussian"; actions always map onto [-1, 1].
+        include_failures: train also on episodes that are marked as failed.
         threads: of torch on the CPU; 0 leaves torch's own choice.
         save_every: steps between saved policies; the last one is always saved.
     """
@@ -55,6 +56,7 @@ class TrainConfig:
     ema_power: float = 0.75
     precision: str = "fp32"
     normaliser: str = "min_max"
+    include_failures: bool = False
     keys: tuple[str, ...] = ()
     horizons: Horizons = field(default_factory=Horizons)
     seed: int = 0
@@ -102,7 +104,10 @@ def train(
     store = EpisodeStore.open(store_path)
     keys = config.keys or tuple(k for k, s in store.specs.observation.items() if s.kind == "state")
     store.specs.select(keys)
-    windows = Windows(store, config.horizons, keys, names)
+    names = store.names if names is None else names
+    judged = {name: store.facts(name)["success"] for name in names}
+    used = [n for n in names if config.include_failures or judged[n] is not False]
+    windows = Windows(store, config.horizons, keys, used)
     if len(windows) < config.batch_size:
         raise ConfigError(f"{len(windows)} windows are fewer than one batch of {config.batch_size}")
     if config.threads:
@@ -114,7 +119,19 @@ def train(
     module: PolicyModule = module_family.build(policy_config, specs).to(device)
     # only now: what was refused above leaves no folder that stands in the way of the corrected run
     saved = {"store": str(store_path), "family": family, "policy": policy_config, "train": config}
-    create_run(output, saved, seed=config.seed, episodes=windows.names)
+    left_out = len(names) - len(used)
+    create_run(
+        output,
+        saved,
+        seed=config.seed,
+        store_digest=store.digest(),
+        episodes=used,
+        failures_left_out=left_out,
+    )
+    if left_out:
+        (console or Console()).print(
+            f"{left_out} failed episodes left out; --train.include-failures takes them"
+        )
     ema = Ema(module, power=config.ema_power)
 
     def save() -> None:

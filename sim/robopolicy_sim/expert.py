@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from robopolicy.core.errors import ConfigError
 from robopolicy.core.geometry import Float, transform_from_pose_9d
+from robopolicy.core.policy import keyed_rng
 from robopolicy_sim.environment import Observation, TaskEnv
 from robopolicy_sim.kinematics import InverseKinematics
 from robopolicy_sim.motion import MotionLimits, ToolMotion
 
 _LOST = 0.05  # [m] between planned and measured tool: the plan starts again from where the tool is
+_NOISE_STREAM = 1  # keeps the expert's noise apart from other uses of the same seed
 _SETTLE = 0.8  # of the initial redundant motion (elbow swing), what is left after each period
 
 
@@ -25,33 +27,31 @@ class Expert(ABC):
     (nearly) a function of what a policy with two observations can see.
 
     Args:
-        noise: standard deviation of ``perturb`` per joint [rad].
-        rng: source of that noise; needed when ``noise`` is positive.
+        noise: standard deviation of ``perturb`` per joint [rad]; keyed by the seed given to ``reset``.
         limits: of the tool's motion.
     Raises:
-        ConfigError: noise without a generator, or negative.
+        ConfigError: negative noise.
     """
 
     def __init__(
         self,
         *,
         noise: float = 0.0,
-        rng: np.random.Generator | None = None,
         limits: MotionLimits | None = None,
     ) -> None:
-        if noise < 0 or (noise > 0 and rng is None):
-            raise ConfigError(f"noise must be >= 0, and positive noise needs rng; got {noise}, rng={rng}")
+        if noise < 0:
+            raise ConfigError(f"noise must be >= 0, got {noise}")
         self._noise = noise
-        self._rng = rng
         self._limits = limits
 
     @abstractmethod
     def decide(self, observation: Observation) -> tuple[Float, float]:
         """(4, 4) tool pose to head for in the base frame, and the gripper opening to head for [m]."""
 
-    def reset(self, env: TaskEnv) -> None:
-        """Attach to an environment that has just been reset."""
+    def reset(self, env: TaskEnv, seed: int = 0) -> None:
+        """Attach to an environment that has just been reset, so that the seed alone decides the episode."""
         self._env = env
+        self._rng = keyed_rng(seed, _NOISE_STREAM)
         self._period = 1.0 / env.specs.policy_rate
         self._kinematics = InverseKinematics(env.robot)
         self._motion = ToolMotion(self._period, self._limits)
@@ -83,6 +83,5 @@ class Expert(ABC):
         if self._noise > 0:
             if self._env.specs.action.parts[0].space != "joint_position":
                 raise ConfigError("noise is defined for joint_position actions only")
-            assert self._rng is not None
             noisy[:-1] += self._rng.normal(0.0, self._noise, size=noisy.size - 1)
         return noisy

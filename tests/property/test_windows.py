@@ -23,9 +23,11 @@ from robopolicy.datasets.windows import Windows, align
 POSE = tuple("xyzuvwrst")
 ACTIONS = {
     "absolute": ActionSpec((ActionPart("joint_position", ("a",)), ActionPart("gripper_opening", ("g",)))),
-    "joint_delta": ActionSpec((ActionPart("joint_delta", ("a", "b")), ActionPart("gripper_opening", ("g",)))),
+    "joint_delta": ActionSpec(
+        (ActionPart("joint_delta", ("a", "b"), "relative"), ActionPart("gripper_opening", ("g",)))
+    ),
     "ee_pose": ActionSpec((ActionPart("ee_pose", POSE),)),
-    "ee_delta": ActionSpec((ActionPart("gripper_opening", ("g",)), ActionPart("ee_delta", POSE))),
+    "ee_delta": ActionSpec((ActionPart("gripper_opening", ("g",)), ActionPart("ee_delta", POSE, "relative"))),
 }
 LENGTHS = (1, 2, 7, 4)
 KEYS = ("joints", "goal")  # the first is sensed at twice the rate

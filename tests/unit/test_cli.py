@@ -99,8 +99,12 @@ def test_doctor_works_on_a_light_installation():
     """It is what a user is sent to when packages are missing."""
     code = """
 import sys
-for name in ("torch", "zarr", "gymnasium", "mujoco", "diffusers", "scipy", "mink", "onnx"):
-    sys.modules[name] = None
+from importlib.machinery import PathFinder
+absent = ("torch", "zarr", "gymnasium", "mujoco", "diffusers", "scipy", "mink", "onnx", "safetensors")
+find = PathFinder.find_spec
+PathFinder.find_spec = staticmethod(
+    lambda name, path=None, target=None: None if name.split(".")[0] in absent else find(name, path, target)
+)
 from robopolicy.cli.main import main
 sys.exit(main(["doctor"]))
 """
@@ -110,7 +114,10 @@ sys.exit(main(["doctor"]))
 
 
 def test_a_missing_package_is_named():
-    code = "import sys; sys.modules['zarr'] = None; from robopolicy.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    code = (
+        "import sys; sys.modules['zarr'] = None\n"
+        "from robopolicy.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", code, "dataset", "info", "x"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "Traceback" not in done.stderr
@@ -119,7 +126,9 @@ def test_a_missing_package_is_named():
 
 def test_unknown_names_list_the_known_ones(capsys, tiny_store, tmp_path, saved):
     out = tmp_path / "out"
-    assert "unknown expert 'nope'; known: lift" in refused(capsys, "record", "--output", out, "--task", "nope")
+    assert "unknown expert 'nope'; known: lift" in refused(
+        capsys, "record", "--output", out, "--task", "nope"
+    )
     assert re.search(
         r"unknown policy 'nope'; known: .*diffusion_unet",
         refused(capsys, "train", "--store", tiny_store.path, "--output", out, "--policy", "nope"),
@@ -137,7 +146,9 @@ def test_unknown_names_list_the_known_ones(capsys, tiny_store, tmp_path, saved):
 
 def test_an_unknown_observation_key_lists_the_keys(capsys, tiny_store, tmp_path):
     given = ["train", "--store", tiny_store.path, "--output", tmp_path / "out", "--train.keys", "nose"]
-    assert "no observation ['nose']; there are ['goal', 'joints', 'points', 'scene']" in refused(capsys, *given)
+    assert "no observation ['nose']; there are ['goal', 'joints', 'points', 'scene']" in refused(
+        capsys, *given
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -227,7 +238,16 @@ def test_recorded_exported_and_evaluated(capsys, tmp_path, saved):
     assert [e.seed for e in EpisodeStore.open(store).episodes(keys=())] == [3, 4]
     error = refused(capsys, "record", "--output", store, "--append", "--action-space", "ee_delta")
     assert "other specs" in error
-    small = ["--train.batch-size", "8", "--train.steps", "2", "--model.denoising-steps", "2", "--train.threads", "1"]
+    small = [
+        "--train.batch-size",
+        "8",
+        "--train.steps",
+        "2",
+        "--model.denoising-steps",
+        "2",
+        "--train.threads",
+        "1",
+    ]
     threads = torch.get_num_threads()
     assert ask(capsys, "train", "--store", store, "--output", tmp_path / "run", *small, *TINY_MODEL)[0] == 0
     status, out, _ = ask(
@@ -238,7 +258,16 @@ def test_recorded_exported_and_evaluated(capsys, tmp_path, saved):
     for policy in ("run", "bundle"):
         output = tmp_path / f"eval_{policy}"
         status, out, _ = ask(
-            capsys, "eval", "--policy", tmp_path / policy, "--output", output, "--episodes", 1, "--num-envs", 1
+            capsys,
+            "eval",
+            "--policy",
+            tmp_path / policy,
+            "--output",
+            output,
+            "--episodes",
+            1,
+            "--num-envs",
+            1,
         )
         assert status == 0 and re.search(r"success 0/1 = 0.000 \[0.000, 0.793\]", out)
         figures.append((output / "eval.json").stat().st_size)
@@ -253,7 +282,16 @@ def count(path: Path) -> int:
 
 def test_an_interrupted_recording_keeps_the_finished_episodes_and_goes_on(capsys, tmp_path):
     path = tmp_path / "s.zarr"
-    command = [sys.executable, "-m", "robopolicy.cli.main", "record", "--output", str(path), "--episodes", "500"]
+    command = [
+        sys.executable,
+        "-m",
+        "robopolicy.cli.main",
+        "record",
+        "--output",
+        str(path),
+        "--episodes",
+        "500",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for _ in range(2400):
             if count(path) >= 2 or process.poll() is not None:

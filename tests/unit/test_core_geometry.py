@@ -40,7 +40,9 @@ def test_six_numbers_hold_a_rotation(rotation):
 def test_any_six_numbers_become_a_rotation_that_keeps_the_first_column(rng):
     six = rng.normal(size=(50, 6)) * 3
     matrix = geometry.matrix_from_rotation_6d(six)
-    np.testing.assert_allclose(matrix @ matrix.swapaxes(-1, -2), np.broadcast_to(np.eye(3), matrix.shape), **CLOSE)
+    np.testing.assert_allclose(
+        matrix @ matrix.swapaxes(-1, -2), np.broadcast_to(np.eye(3), matrix.shape), **CLOSE
+    )
     np.testing.assert_allclose(np.linalg.det(matrix), 1.0, **CLOSE)
     first = six[:, :3] / np.linalg.norm(six[:, :3], axis=-1, keepdims=True)
     np.testing.assert_allclose(matrix[..., 0], first, **CLOSE)

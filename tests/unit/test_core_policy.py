@@ -16,7 +16,7 @@ from robopolicy.core.errors import (
     SpecError,
     UnknownNameError,
 )
-from robopolicy.core.policy import Policy, check_inputs, draw_candidates, draw_noise, keyed_rng
+from robopolicy.core.policy import NO_CONTEXT, Policy, check_inputs, draw_candidates, draw_noise, keyed_rng
 from robopolicy.core.specs import PolicySpecs
 
 SPECS = PolicySpecs(make_policy_specs().specs, make_policy_specs().horizons, noise_shape=(8, 3))
@@ -27,7 +27,7 @@ class Echo:
 
     policy_specs = SPECS
 
-    def sample(self, observation, noise, *, instruction=()):
+    def sample(self, observation, noise, context=NO_CONTEXT):
         check_inputs(SPECS, observation, noise)
         return noise
 
@@ -39,21 +39,18 @@ def test_any_object_with_specs_and_sample_is_a_policy():
 
 def test_candidates_depend_on_the_generator_alone():
     window = {name: value[0] for name, value in make_windows(SPECS, 1).items()}
-    first, again, other = (draw_candidates(Echo(), window, 5, rng=keyed_rng(*k)) for k in ((1, 2), (1, 2), (1, 3)))
+    first, again, other = (
+        draw_candidates(Echo(), window, 5, rng=keyed_rng(*k)) for k in ((1, 2), (1, 2), (1, 3))
+    )
     assert first.shape == (5, *SPECS.chunk_shape)
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
 def test_keys_that_differ_anywhere_give_streams_that_differ():
-    keys = list(product(range(4), repeat=3))
+    keys = [key for length in (1, 2, 3) for key in product(range(4), repeat=length)]
     draws = {int(keyed_rng(*key).integers(2**63)) for key in keys}
     assert len(draws) == len(keys)
-
-
-@pytest.mark.xfail(strict=True, reason="SeedSequence pads with zeros: keys of other lengths can collide")
-def test_a_key_differs_from_the_same_key_and_a_zero():
-    assert keyed_rng(1).integers(2**63) != keyed_rng(1, 0).integers(2**63)
 
 
 def test_no_candidates_is_an_error():

@@ -55,10 +55,8 @@ def test_every_action_space_has_a_unit_per_dimension(space):
 
 
 def test_slices_tile_the_action_in_order():
-    spec = ActionSpec(
-        (ActionPart("joint_position", ("a", "b")), ActionPart("ee_pose", tuple("xyzuvwrst")))
-        + (ActionPart("gripper_opening", ("g",)),)
-    )
+    arm, tool = ActionPart("joint_position", ("a", "b")), ActionPart("ee_pose", tuple("xyzuvwrst"))
+    spec = ActionSpec((arm, tool, ActionPart("gripper_opening", ("g",))))
     covered = [i for _, place in spec.slices() for i in range(spec.dim)[place]]
     assert covered == list(range(spec.dim)) == list(range(len(spec.names))) == list(range(len(spec.units)))
 

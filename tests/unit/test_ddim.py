@@ -10,7 +10,9 @@ from robopolicy.models.ddim import ddim_steps, ddim_update
 
 
 @pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
-@pytest.mark.parametrize(("training", "inference"), [(100, 1), (100, 5), (100, 7), (100, 10), (100, 100), (50, 16)])
+@pytest.mark.parametrize(
+    ("training", "inference"), [(100, 1), (100, 5), (100, 7), (100, 10), (100, 100), (50, 16)]
+)
 def test_every_step_is_diffusers_step(prediction, training, inference):
     schedule = DDIMScheduler(
         num_train_timesteps=training,

@@ -12,7 +12,7 @@ from synthetic import make_episode, make_normalisers, make_policy_specs, make_sp
 
 from robopolicy.core.errors import RobopolicyError, RunExistsError, StoreError
 from robopolicy.core.normalise import Normalisers
-from robopolicy.core.policy import draw_noise, keyed_rng
+from robopolicy.core.policy import NO_CONTEXT, draw_noise, keyed_rng
 from robopolicy.core.specs import ArraySpec, PolicySpecs, Specs
 from robopolicy.datasets.store import EpisodeStore
 from robopolicy.export import bundle as module
@@ -109,8 +109,8 @@ class Shifted:
     def __init__(self, policy, shift):
         self.policy, self.shift, self.policy_specs = policy, shift, policy.policy_specs
 
-    def sample(self, observation, noise, *, instruction=()):
-        return self.policy.sample(observation, noise) + np.float32(self.shift)
+    def sample(self, observation, noise, context=NO_CONTEXT):
+        return self.policy.sample(observation, noise, context) + np.float32(self.shift)
 
 
 def test_differences_are_measured_in_the_range_of_the_data(run):

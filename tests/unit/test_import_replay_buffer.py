@@ -150,7 +150,12 @@ def test_a_mapping_of_other_columns_is_refused(tmp_path):
     source = write_folder(tmp_path / "source", frames())
     parts = [{"space": "planar_position", "names": ["x", "y", "z"]}]
     refuse(source, ImportFormatError, "the mapping says 3", action={"from": "action", "parts": parts})
-    refuse(source, ImportFormatError, r"data/state has 5 columns.*\(0, 5\)", observation={"s": {"from": "state", "columns": [0, 5]}})
+    refuse(
+        source,
+        ImportFormatError,
+        r"data/state has 5 columns.*\(0, 5\)",
+        observation={"s": {"from": "state", "columns": [0, 5]}},
+    )
 
 
 def test_what_is_not_an_archive_is_refused_by_name(tmp_path):

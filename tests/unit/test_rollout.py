@@ -21,7 +21,9 @@ from robopolicy.policies.diffusion_unet import Config, build
 
 SPECS = PolicySpecs(
     Specs(
-        {"place": ArraySpec((2,), units=("m", "m"))}, ActionSpec((ActionPart("joint_delta", ("x", "y")),)), 10.0
+        {"place": ArraySpec((2,), units=("m", "m"))},
+        ActionSpec((ActionPart("joint_delta", ("x", "y"), "relative"),)),
+        10.0,
     ),
     Horizons(2, 8, 3),
 )
@@ -135,12 +137,18 @@ def test_a_mismatch_shows_both_sides(policy):
     with pytest.raises(SpecError, match=r"gives \['other', 'unused'\], the policy wants \['place'\]"):
         evaluate(policy, lambda: Walk("other"), [1])
     with pytest.raises(ShapeError, match=r"'place' must end in shape \(2,\), got \(3,\)"):
-        evaluate(policy, lambda: gym.wrappers.TransformObservation(Walk(), lambda o: {"place": np.zeros(3)}, None), [1])
+        evaluate(
+            policy,
+            lambda: gym.wrappers.TransformObservation(Walk(), lambda o: {"place": np.zeros(3)}, None),
+            [1],
+        )
 
 
 def test_a_bare_array_is_the_only_observation():
     assert named_observation(np.zeros(2), SPECS)["place"].dtype == np.float32
-    two = PolicySpecs(SPECS.specs.__class__({"a": ArraySpec((2,)), "b": ArraySpec((2,))}, SPECS.specs.action, 10.0))
+    two = PolicySpecs(
+        SPECS.specs.__class__({"a": ArraySpec((2,)), "b": ArraySpec((2,))}, SPECS.specs.action, 10.0)
+    )
     with pytest.raises(SpecError, match=r"gives one array, the policy wants \['a', 'b'\]"):
         named_observation(np.zeros(2), two)
 
@@ -155,7 +163,7 @@ def test_nothing_to_evaluate_is_an_error(policy):
 def test_an_unknown_environment_lists_the_known_ones():
     from robopolicy.core.errors import MissingDependencyError, UnknownNameError
 
-    with pytest.raises(UnknownNameError, match="'nope'; known: .*lift"):
+    with pytest.raises(UnknownNameError, match=r"'nope'; known: .*lift"):
         make_env("nope")
     with pytest.raises(MissingDependencyError, match="no package 'nope_env'"):
         make_env("nope_env/Nope-v0")

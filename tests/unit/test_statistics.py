@@ -47,7 +47,9 @@ def test_impossible_counts_are_refused_with_the_numbers(successes, count):
 
 def test_the_bootstrap_interval_covers_the_mean_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    hits = sum(low <= 1.0 <= high for low, high in (mean_interval(rng.exponential(size=40)) for _ in range(60)))
+    hits = sum(
+        low <= 1.0 <= high for low, high in (mean_interval(rng.exponential(size=40)) for _ in range(60))
+    )
     assert 50 <= hits <= 60  # 95 % of 60 is 57
 
 
@@ -67,7 +69,9 @@ def result(seed: int, success: bool, reward: float, **maxima: float) -> EpisodeR
 
 
 def test_a_summary_counts_and_never_gives_a_bare_rate():
-    summary = summarise([result(0, True, 1.0, cover=0.5), result(1, False, 0.5), result(2, True, 0.75, cover=1.0)])
+    summary = summarise(
+        [result(0, True, 1.0, cover=0.5), result(1, False, 0.5), result(2, True, 0.75, cover=1.0)]
+    )
     assert (summary.n_episodes, summary.successes) == (3, 2)
     assert summary.success_rate == pytest.approx(2 / 3)
     assert summary.success_interval == wilson_interval(2, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,7 @@ def test_bad_input_is_refused_before_a_run_is_made(store, tmp_path):
         quick(store, output, keys=("nose",))
     with pytest.raises(ConfigError, match="80 windows are fewer than one batch of 81"):
         quick(store, output, batch_size=81)
-    with pytest.raises(UnknownNameError, match="known: .*diffusion_unet"):
+    with pytest.raises(UnknownNameError, match=r"known: .*diffusion_unet"):
         train(store.path, output, family="nope", config=SHORT)
     with pytest.raises(StoreError, match="no store at"):
         train(tmp_path / "absent", output, config=SHORT)
@@ -158,6 +159,6 @@ def test_the_learning_rate_warms_up_then_falls_to_zero():
     factors = [learning_rate_factor(step, SHORT) for step in range(SHORT.steps + 1)]
     peak = int(np.argmax(factors))
     assert SHORT.warmup_steps - 2 <= peak <= SHORT.warmup_steps
-    assert all(a < b for a, b in zip(factors[:peak], factors[1 : peak + 1]))
-    assert all(a > b for a, b in zip(factors[peak:-1], factors[peak + 1 :]))
+    assert all(a < b for a, b in pairwise(factors[: peak + 1]))
+    assert all(a > b for a, b in pairwise(factors[peak:]))
     assert factors[-1] == pytest.approx(0, abs=1e-12)

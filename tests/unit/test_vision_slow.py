@@ -55,7 +55,9 @@ def test_a_policy_learns_from_cameras_and_leaves_as_a_bundle(tmp_path):
     assert first.shape[1:] == (*SIZE, 3) and first.dtype == np.uint8
     assert first.std() > 5 and (first[0] != first[-1]).any()  # a picture, and it moves
 
-    model = Config(channels=(16, 32), step_embedding=16, denoising_steps=5, vision_channels=(8, 16), keypoints=8)
+    model = Config(
+        channels=(16, 32), step_embedding=16, denoising_steps=5, vision_channels=(8, 16), keypoints=8
+    )
     config = TrainConfig(
         steps=150, batch_size=16, warmup_steps=10, learning_rate=2e-3, keys=KEYS, horizons=Horizons(2, 8, 4),
         threads=1, device="cpu",

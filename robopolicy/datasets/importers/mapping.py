@@ -28,10 +28,11 @@ class ObservationMap:
 
 @dataclass(frozen=True)
 class ActionMap:
-    """The action: which source array, and its parts in order."""
+    """The action: which source array, its parts in order, and when in its step it is reached."""
 
     source: str
     parts: tuple[ActionPart, ...]
+    reached: str = "end"
 
 
 @dataclass(frozen=True)

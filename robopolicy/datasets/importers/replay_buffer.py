@@ -111,7 +111,7 @@ def _specs(data: zarr.Group, mapping: Mapping, source: Path) -> Specs:
         shape = (len(part.columns),) if part.columns else array.shape[1:]
         dtype = "uint8" if part.kind == "image" else array.dtype.name
         observation[name] = ArraySpec(shape, dtype, part.units, part.names, part.kind, part.angles)
-    action = ActionSpec(mapping.action.parts)
+    action = ActionSpec(mapping.action.parts, mapping.action.reached)
     action_array: Any = data[mapping.action.source]
     if action_array.shape[1:] != (action.dim,):
         raise ImportFormatError(
@@ -131,7 +131,8 @@ def _episode(data: zarr.Group, mapping: Mapping, span: slice, number: int) -> Ep
         },
         action=Signal(_read(data, mapping.action.source, span, f"episode {number}, action"), time_ns),
         instruction=mapping.instruction,
-        metadata={"source_episode": number, "time_source": "frame index / rate"},
+        clock="frame_index",
+        metadata={"source_episode": number},
     )
 
 

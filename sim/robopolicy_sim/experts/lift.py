@@ -25,8 +25,8 @@ class LiftExpert(Expert):
     touching it -> up; above it -> down; otherwise -> above. A dropped cube is therefore picked up again.
     """
 
-    def reset(self, env: TaskEnv) -> None:
-        super().reset(env)
+    def reset(self, env: TaskEnv, seed: int = 0) -> None:
+        super().reset(env, seed)
         self._open = env.robot.gripper.opening_max
 
     def decide(self, observation: Observation) -> tuple[Float, float]:
