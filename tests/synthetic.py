@@ -11,6 +11,7 @@ from robopolicy.core.normalise import Normalisers
 from robopolicy.core.policy import keyed_rng
 from robopolicy.core.specs import ActionPart, ActionSpec, ArraySpec, PolicySpecs, Specs
 from robopolicy.datasets.episode import Episode, Signal
+from robopolicy.datasets.schema import EPISODE_FIELDS
 
 STEP_NS = 100_000_000  # 10 Hz
 ACTION = ActionSpec((ActionPart("joint_position", ("a", "b")), ActionPart("gripper_opening", ("grip",))))
@@ -88,5 +89,5 @@ def assert_same_episode(first: Episode, second: Episode) -> None:
         for name in ours:
             assert_same_signal(ours[name], theirs[name])
     assert_same_signal(first.action, second.action)
-    for fact in ("instruction", "success", "seed", "started_wall_ns", "metadata"):
+    for fact in EPISODE_FIELDS:
         assert getattr(first, fact) == getattr(second, fact), fact

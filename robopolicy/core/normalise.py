@@ -110,5 +110,5 @@ class Normalisers:
 
 def _flatten(spec: ArraySpec, value: NDArray[Any]) -> NDArray[Any]:
     lead = value.shape[: value.ndim - len(spec.shape)]
-    expanded = expand_angles(value if spec.shape else value[..., None], spec.angles)
+    expanded = expand_angles(value, spec.angles)
     return expanded.reshape(*lead, -1)

@@ -73,8 +73,10 @@ class Episode:
             raise SpecError(
                 f"{where}: observations {sorted(self.observation)} are not {sorted(specs.observation)}"
             )
-        shapes = {name: (self.observation[name], spec.shape) for name, spec in specs.observation.items()}
-        shapes["action"] = (self.action, (specs.action.dim,))
+        shapes = {"action": (self.action, (specs.action.dim,))}  # first: its times are used below
+        shapes.update(
+            {name: (self.observation[name], spec.shape) for name, spec in specs.observation.items()}
+        )
         for name, (signal, shape) in shapes.items():
             if signal.value.shape[1:] != shape:
                 raise ShapeError(f"{where}, {name}: expected frames of {shape}, got {signal.value.shape[1:]}")

@@ -128,8 +128,10 @@ class EpisodeStore:
         path = self.path / schema.EPISODES / name / "zarr.json"
         try:
             attributes = json.loads(path.read_text())["attributes"]
-        except (FileNotFoundError, ValueError, KeyError) as error:
-            raise StoreError(f"{path} is missing or damaged") from error
+        except FileNotFoundError as error:
+            raise StoreError(f"{self.path} has no episode {name!r}; it has {len(self)}") from error
+        except (ValueError, KeyError) as error:
+            raise StoreError(f"{path} is damaged: {error}") from error
         length = attributes.get(schema.EPISODE_KEY, {}).get("length")
         return {**schema.read_episode(attributes, str(path)), "length": length}
 

@@ -38,6 +38,7 @@ def export_bundle(
     policy = load_policy(run, device="cpu")
     folder = run if (run / DESCRIPTION).is_file() else run / "policy"
     family = json.loads((folder / DESCRIPTION).read_text())["family"]
+    opened = None if store is None else EpisodeStore.open(store)  # before the slow part
     graphs = export_graphs(policy.module)
     unchecked = output.with_name(f".{output.name}-{uuid.uuid4().hex}")
     try:
@@ -53,8 +54,7 @@ def export_bundle(
         exported = BundlePolicy(load_bundle(unchecked))
         scale = np.asarray(policy.normalisers.action.scale)
         windows = random_observations(policy.policy_specs, policy.normalisers, WINDOWS_COMPARED, seed)
-        if store is not None:
-            opened = EpisodeStore.open(store)
+        if opened is not None:
             windows += recorded_observations(opened, policy.policy_specs, WINDOWS_COMPARED)
         parity = compare(policy, exported, windows, scale, seed=seed, tolerance=tolerance)
         unchecked.rename(output)

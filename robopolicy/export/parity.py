@@ -88,9 +88,7 @@ def random_observations(
             affine = normalisers.observation[name]
             flat = affine.inverse(rng.uniform(-1.2, 1.2, (horizon, len(affine.offset))))
             rows = flat.reshape(horizon, *spec.shape[:-1], -1)
-            size = spec.shape[-1] if spec.shape else 1
-            state = rows[..., :size].reshape(horizon, *spec.shape)  # without the angles' sines
-            window[name] = state.astype(spec.dtype)
+            window[name] = rows[..., : spec.shape[-1]].astype(spec.dtype)  # without the angles' sines
         windows.append(window)
     return windows
 

@@ -3,10 +3,10 @@
     manifest.json      see manifest.py
     specs.json         PolicySpecs: observations, action, horizons, noise shape
     normalisers.json   Normalisers
-    encoder.onnx       one input per observation -> conditioning (batch, conditioning_dim)
+    encoder.onnx       one input per observation -> conditioning (batch, *conditioning_shape)
     sampler.onnx       conditioning, noise (rows, *noise_shape) -> chunk (rows, *chunk_shape)
 
-with rows = batch * n.
+with rows = batch * n. The manifest says which file has which role.
 
 States enter the encoder normalised, as float32 (batch, observation_horizon, features); images as
 uint8 (batch, observation_horizon, height, width, channels). The chunk leaves normalised.
@@ -27,23 +27,22 @@ from robopolicy.core.errors import BundleError, RobopolicyError, RunExistsError
 from robopolicy.core.normalise import Normalisers
 from robopolicy.core.serial import from_tree, to_tree
 from robopolicy.core.specs import PolicySpecs
-from robopolicy.runtime.contract import GRAPHS, check_contract
+from robopolicy.runtime.contract import check_contract
 from robopolicy.runtime.manifest import (
     MANIFEST,
+    ROLES,
     FileEntry,
+    GraphEntry,
     Manifest,
     Producer,
     describe_file,
     parse_json,
-    parse_manifest,
     sha256_hex,
 )
 from robopolicy.runtime.onnx_file import read_signature
 
 SPECS = "specs.json"
 NORMALISERS = "normalisers.json"
-GRAPH_FILES = {f"{name}.onnx": name for name in GRAPHS}
-FILES = (SPECS, NORMALISERS, *GRAPH_FILES)
 
 T = TypeVar("T")
 
@@ -54,7 +53,7 @@ class Bundle:
 
     Args:
         directory: where it was read from.
-        graphs: "encoder" and "sampler" to the bytes of their ONNX files.
+        graphs: role ("encoder", "sampler") to the bytes of its ONNX file.
         digest: SHA-256 (hex) of the manifest, and through it of every file.
     """
 
@@ -75,14 +74,15 @@ def write_bundle(
     policy: str,
     denoising_steps: int,
     producer: Producer,
-    precision: str = "fp32",
+    precision: Mapping[str, str] | None = None,
 ) -> Bundle:
     """Write a bundle whole or not at all, and read it back strictly before it appears.
 
     Args:
         directory: must not exist; its parent is created where needed.
-        graphs: "encoder" and "sampler" to ONNX bytes with the weights inside.
+        graphs: role ("encoder", "sampler") to ONNX bytes with the weights inside.
         policy: name of a file in ``robopolicy.policies``.
+        precision: role to one of ``manifest.PRECISIONS``; "fp32" where it says nothing.
     Returns:
         the bundle as ``load_bundle`` gives it.
     Raises:
@@ -92,22 +92,26 @@ def write_bundle(
     target = Path(directory)
     if target.exists() or target.is_symlink():
         raise RunExistsError(f"{target} exists; a bundle is never overwritten")
-    if set(graphs) != set(GRAPHS):
-        raise BundleError(f"a bundle has the graphs {sorted(GRAPHS)}, got {sorted(graphs)}")
+    if set(graphs) != set(ROLES) or not set(precision or {}) <= set(ROLES):
+        raise BundleError(
+            f"a bundle has the graphs {sorted(ROLES)}, got {sorted(graphs)} and precision {precision}"
+        )
+    entries = {
+        role: GraphEntry(
+            file := f"{role}.onnx", (precision or {}).get(role, "fp32"), read_signature(file, data).opset
+        )
+        for role, data in graphs.items()
+    }
     contents = {
         SPECS: _json_bytes(policy_specs),
         NORMALISERS: _json_bytes(normalisers),
-        **{file: graphs[name] for file, name in GRAPH_FILES.items()},
+        **{entries[role].file: data for role, data in graphs.items()},
     }
-    opsets = {read_signature(file, contents[file]).opset for file in GRAPH_FILES}
-    if len(opsets) != 1:
-        raise BundleError(f"the graphs use different operator sets: {sorted(opsets)}")
     manifest = Manifest.build(
         policy=policy,
         denoising_steps=denoising_steps,
-        opset=opsets.pop(),
-        precision=precision,
         files={name: describe_file(data) for name, data in contents.items()},
+        graphs=entries,
         producer=producer,
     )
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -133,24 +137,29 @@ def load_bundle(directory: Path | str, *, digest: str | None = None) -> Bundle:
         BundleError: a file is missing, extra, altered, or contradicts another; names the file.
     """
     root = Path(directory)
-    _check_listing(root)
+    found = _listing(root)
+    _check_listing(root, found, {MANIFEST}, {*found, MANIFEST})
     manifest_bytes = (root / MANIFEST).read_bytes()
-    found = sha256_hex(manifest_bytes)
-    if digest is not None and found != digest.lower():
-        raise BundleError(f"{root}: {MANIFEST} has digest {found}, but {digest} was asked for")
-    manifest = parse_manifest(manifest_bytes)
-    if set(manifest.files) != set(FILES):
-        raise BundleError(f"{MANIFEST} lists {sorted(manifest.files)}; format 1 has {sorted(FILES)}")
+    actual = sha256_hex(manifest_bytes)
+    if digest is not None and actual != digest.lower():
+        raise BundleError(f"{root}: {MANIFEST} has digest {actual}, but {digest} was asked for")
+    manifest = Manifest.parse(manifest_bytes)  # before the listing: it says why there is more
+    used = {SPECS, NORMALISERS, *(graph.file for graph in manifest.graphs.values())}
+    if set(manifest.files) != used:
+        raise BundleError(f"{MANIFEST} lists {sorted(manifest.files)}, a reader uses {sorted(used)}")
+    _check_listing(root, found, {MANIFEST, *used}, {MANIFEST, *used})
     contents = {name: _read_checked(root, name, entry) for name, entry in manifest.files.items()}
     specs = _parse(PolicySpecs, SPECS, contents[SPECS])
     normalisers = _parse(Normalisers, NORMALISERS, contents[NORMALISERS])
-    graphs = {name: contents[file] for file, name in GRAPH_FILES.items()}
-    signatures = {name: read_signature(f"{name}.onnx", data) for name, data in graphs.items()}
-    for name, signature in signatures.items():
-        if signature.opset != manifest.opset:
-            raise BundleError(f"{name}.onnx has opset {signature.opset}, {MANIFEST} says {manifest.opset}")
+    graphs = {role: contents[graph.file] for role, graph in manifest.graphs.items()}
+    signatures = {role: read_signature(manifest.graphs[role].file, data) for role, data in graphs.items()}
+    for role, graph in manifest.graphs.items():
+        if signatures[role].opset != graph.opset:
+            raise BundleError(
+                f"{graph.file} has opset {signatures[role].opset}, {MANIFEST} says {graph.opset}"
+            )
     check_contract(specs, normalisers, signatures)
-    return Bundle(root, manifest, specs, normalisers, graphs, found)
+    return Bundle(root, manifest, specs, normalisers, graphs, actual)
 
 
 def bundle_digest(directory: Path | str) -> str:
@@ -158,18 +167,21 @@ def bundle_digest(directory: Path | str) -> str:
     return load_bundle(directory).digest
 
 
-def _check_listing(root: Path) -> None:
+def _listing(root: Path) -> dict[str, bool]:
+    """Each name in the directory, and whether it is a regular file."""
     if not root.is_dir():
         raise BundleError(f"{root} is not a bundle directory")
-    expected = {MANIFEST, *FILES}
     with os.scandir(root) as entries:
-        found = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
-    missing, extra = sorted(expected - set(found)), sorted(set(found) - expected)
+        return {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+
+
+def _check_listing(root: Path, found: Mapping[str, bool], needed: set[str], allowed: set[str]) -> None:
+    missing, extra = sorted(needed - set(found)), sorted(set(found) - allowed)
     if missing:
         raise BundleError(f"{root} lacks {', '.join(missing)}")
     if extra:
         raise BundleError(f"{root} holds what does not belong there: {', '.join(extra)}")
-    irregular = sorted(name for name, regular in found.items() if not regular)
+    irregular = sorted(name for name in needed if not found[name])
     if irregular:
         raise BundleError(f"{root}: not a regular file: {', '.join(irregular)}")
 

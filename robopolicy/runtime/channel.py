@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import numpy as np
 
-from robopolicy.core.errors import ConfigError
+from robopolicy.core.errors import ConfigError, ShapeError
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.runtime.client import Request, Response
 from robopolicy.runtime.slot import Slot
@@ -19,7 +21,8 @@ STARTING, READY = 0, 1
 
 @dataclass(frozen=True)
 class Layout:
-    """The records both processes derive from the bundle's specs; no schema travels.
+    """The records both processes derive from the bundle's specs. No schema travels, but its fingerprint
+    does: the worker may run another release.
 
     Args:
         specs: of the policy.
@@ -69,7 +72,18 @@ class Layout:
     @property
     def size(self) -> int:
         """Bytes of the whole segment."""
-        return sum(Slot.size(dtype) for dtype in (self.request, self.response, self.heartbeat))
+        return sum(Slot.size(dtype) for dtype in self.records)
+
+    @property
+    def records(self) -> tuple[np.dtype[Any], ...]:
+        """In the order they lie in the segment."""
+        return self.request, self.response, self.heartbeat
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of every field's name, type, shape and order."""
+        description = json.dumps([dtype.descr for dtype in self.records])
+        return hashlib.sha256(description.encode()).hexdigest()
 
 
 class Channel:
@@ -79,7 +93,7 @@ class Channel:
         self.layout = layout
         assert segment.buf is not None  # open
         slots, offset = [], 0
-        for dtype in (layout.request, layout.response, layout.heartbeat):
+        for dtype in layout.records:
             slots.append(Slot(segment.buf, offset, dtype))
             offset += Slot.size(dtype)
         self._requests, self._responses, self._heartbeats = slots
@@ -97,7 +111,10 @@ class Channel:
         record["num_candidates"] = request.num_candidates
         self.layout.specs.specs.check_observation(request.observation)
         for name in self.layout.specs.specs.observation:
-            record["observation"][name] = request.observation[name]
+            value, field = request.observation[name], record["observation"][name]
+            if value.shape != field.shape:  # numpy would repeat a single observation
+                raise ShapeError(f"observation {name!r} must be {field.shape}, got {value.shape}")
+            record["observation"][name] = value
         self._requests.write(record)
 
     def receive_request(self) -> tuple[int, Request] | None:

@@ -3,51 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 
 from robopolicy.core.errors import BundleError
 from robopolicy.core.normalise import Affine, Normalisers
-from robopolicy.core.specs import ArraySpec, PolicySpecs
+from robopolicy.core.specs import PolicySpecs
 from robopolicy.runtime.onnx_file import GraphSignature, TensorSignature
 
-GRAPHS = ("encoder", "sampler")
 CONDITIONING, NOISE, CHUNK = "conditioning", "noise", "chunk"
-
-
-def num_features(spec: ArraySpec) -> int:
-    """Numbers a state contributes per instant: its elements, and one more for every angle."""
-    return prod(spec.shape) + len(spec.angles) * prod(spec.shape[:-1])
 
 
 def check_contract(
     specs: PolicySpecs, normalisers: Normalisers, graphs: Mapping[str, GraphSignature]
 ) -> None:
-    """Hold normalisers and both graphs against the specs; BundleError names what differs and where."""
+    """Hold normalisers and graphs, by role, against the specs; BundleError names what differs and where."""
     _check_normalisers(specs, normalisers)
     encoder, sampler = graphs["encoder"], graphs["sampler"]
     window = (None, specs.horizons.observation)
     inputs = {
-        name: TensorSignature("float32", (*window, num_features(spec)))
+        name: TensorSignature("float32", (*window, spec.num_features))
         if spec.kind == "state"
         else TensorSignature("uint8", (*window, *spec.shape))
         for name, spec in specs.specs.observation.items()
     }
-    _check_tensors("encoder.onnx", "inputs", encoder.inputs, inputs)
-    conditioning_dim = encoder.outputs[CONDITIONING].shape[-1:] if CONDITIONING in encoder.outputs else ()
-    if conditioning_dim in ((), (None,)):
+    _check_tensors(encoder, "inputs", inputs)
+    given = encoder.outputs[CONDITIONING].shape[1:] if CONDITIONING in encoder.outputs else ()
+    if not given or None in given:
         raise BundleError(
-            f"encoder.onnx must give {CONDITIONING!r} with a fixed last axis, got {dict(encoder.outputs)}"
+            f"{encoder.file} must give {CONDITIONING!r} with fixed axes after the first, a vector or "
+            f"tokens, got {dict(encoder.outputs)}"
         )
-    conditioning = {CONDITIONING: TensorSignature("float32", (None, *conditioning_dim))}
-    _check_tensors("encoder.onnx", "outputs", encoder.outputs, conditioning)
+    conditioning = {CONDITIONING: TensorSignature("float32", (None, *given))}
+    _check_tensors(encoder, "outputs", conditioning)
     noise = {NOISE: TensorSignature("float32", (None, *specs.noise_shape))}
-    _check_tensors("sampler.onnx", "inputs", sampler.inputs, {**conditioning, **noise})
+    _check_tensors(sampler, "inputs", {**conditioning, **noise})
     chunk = {CHUNK: TensorSignature("float32", (None, *specs.chunk_shape))}
-    _check_tensors("sampler.onnx", "outputs", sampler.outputs, chunk)
+    _check_tensors(sampler, "outputs", chunk)
 
 
 def _check_normalisers(specs: PolicySpecs, normalisers: Normalisers) -> None:
-    sizes = {n: num_features(s) for n, s in specs.specs.observation.items() if s.kind == "state"}
+    sizes = {n: s.num_features for n, s in specs.specs.observation.items() if s.kind == "state"}
     if set(normalisers.observation) != set(sizes):
         raise BundleError(
             f"normalisers.json covers {sorted(normalisers.observation)}, "
@@ -65,14 +59,13 @@ def _check_affine(what: str, affine: Affine, size: int) -> None:
         )
 
 
-def _check_tensors(
-    file: str, side: str, found: Mapping[str, TensorSignature], expected: Mapping[str, TensorSignature]
-) -> None:
+def _check_tensors(graph: GraphSignature, side: str, expected: Mapping[str, TensorSignature]) -> None:
+    found = graph.inputs if side == "inputs" else graph.outputs
     if set(found) != set(expected):
-        raise BundleError(f"{file} has {side} {sorted(found)}, the specs call for {sorted(expected)}")
+        raise BundleError(f"{graph.file} has {side} {sorted(found)}, the specs call for {sorted(expected)}")
     for name, signature in expected.items():
         if found[name] != signature:
             raise BundleError(
-                f"{file}: {name!r} is {found[name].dtype} {found[name].shape}, the specs call for "
+                f"{graph.file}: {name!r} is {found[name].dtype} {found[name].shape}, the specs call for "
                 f"{signature.dtype} {signature.shape} (None: dynamic)"
             )

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from robopolicy.core.errors import BundleError, RobopolicyError
 from robopolicy.core.serial import from_tree, to_tree
@@ -16,6 +16,12 @@ FORMAT = "robopolicy-bundle"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PRECISIONS = ("fp32", "fp16", "int8")
+#: Roles of the graphs that every bundle has.
+ROLES = ("encoder", "sampler")
+#: Feature to the roles it brings: a critic, a text encoder, the single step of a sampler. None yet.
+FEATURES: Mapping[str, tuple[str, ...]] = {}
+
+M = TypeVar("M", bound="Manifest")
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,15 @@ class FileEntry:
 
     sha256: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class GraphEntry:
+    """One ONNX graph: its file, one of ``PRECISIONS``, and the version of its default operator set."""
+
+    file: str
+    precision: str
+    opset: int
 
 
 @dataclass(frozen=True)
@@ -45,27 +60,28 @@ class Producer:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Contents of ``manifest.json``.
+    """Contents of ``manifest.json``. Fields may be added later, with defaults; existing bundles stay valid.
 
     Args:
         policy: name of a file in ``robopolicy.policies``.
         denoising_steps: inference iterations inside the sampler graph.
-        opset: ONNX default operator set of every graph.
-        precision: one of ``PRECISIONS``.
         files: name to hash, for every file but the manifest itself.
+        graphs: role to graph; ``ROLES`` and what the features bring.
+        producer: where it comes from.
         checksum: SHA-256 over the other fields, so that a damaged manifest is noticed too. It is no
             proof of origin: pin the digest for that.
+        features: of ``FEATURES``, what a reader must know to run this bundle.
     """
 
     format: str
     format_version: int
     policy: str
     denoising_steps: int
-    opset: int
-    precision: str
     files: Mapping[str, FileEntry]
+    graphs: Mapping[str, GraphEntry]
     producer: Producer
     checksum: str
+    features: tuple[str, ...] = ()
 
     @classmethod
     def build(
@@ -73,40 +89,72 @@ class Manifest:
         *,
         policy: str,
         denoising_steps: int,
-        opset: int,
-        precision: str,
         files: Mapping[str, FileEntry],
+        graphs: Mapping[str, GraphEntry],
         producer: Producer,
+        features: tuple[str, ...] = (),
     ) -> Manifest:
         draft = cls(
-            FORMAT, FORMAT_VERSION, policy, denoising_steps, opset, precision, files, producer, checksum=""
+            FORMAT, FORMAT_VERSION, policy, denoising_steps, files, graphs, producer, "", features=features
         )
-        return dataclasses.replace(draft, checksum=_checksum(draft))
+        return dataclasses.replace(draft, checksum=checksum(to_tree(draft)))
+
+    @classmethod
+    def parse(cls: type[M], data: bytes) -> M:
+        """Strictly: BundleError for another format or version, unknown features or fields, or damage."""
+        tree = parse_json(MANIFEST, data)
+        if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+            raise BundleError(f"{MANIFEST} does not say format {FORMAT!r}; this is no bundle")
+        if tree.get("format_version") != FORMAT_VERSION:
+            version = tree.get("format_version")
+            raise BundleError(f"{MANIFEST} has format_version {version!r}; this code reads {FORMAT_VERSION}")
+        # What was written is judged, not what this release would write: that may have more fields.
+        if tree.get("checksum") != checksum(tree) or canonical(tree) != data:
+            raise BundleError(f"{MANIFEST} was altered: its checksum or layout differs from what was written")
+        _check_features(tree.get("features", []))
+        try:
+            manifest = from_tree(cls, tree, MANIFEST)
+        except RobopolicyError as error:
+            raise BundleError(str(error)) from error
+        _check_graphs(manifest)
+        if manifest.denoising_steps < 1:
+            raise BundleError(f"{MANIFEST}: denoising_steps must be >= 1, got {manifest.denoising_steps}")
+        return manifest
 
     def dump(self) -> bytes:
-        """The one way to write it: sorted keys, two spaces, a final newline."""
-        return (json.dumps(to_tree(self), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+        return canonical(to_tree(self))
 
 
-def parse_manifest(data: bytes) -> Manifest:
-    """Strictly: BundleError for another format or version, unknown or missing fields, or damage."""
-    tree = parse_json(MANIFEST, data)
-    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-        raise BundleError(f"{MANIFEST} does not say format {FORMAT!r}; this is no bundle")
-    if tree.get("format_version") != FORMAT_VERSION:
-        version = tree.get("format_version")
-        raise BundleError(f"{MANIFEST} has format_version {version!r}; this code reads {FORMAT_VERSION}")
-    try:
-        manifest = from_tree(Manifest, tree, MANIFEST)
-    except RobopolicyError as error:
-        raise BundleError(str(error)) from error
-    if manifest.checksum != _checksum(manifest) or manifest.dump() != data:
-        raise BundleError(f"{MANIFEST} was altered: its checksum or layout differs from what was written")
-    if manifest.precision not in PRECISIONS:
-        raise BundleError(f"{MANIFEST}: precision {manifest.precision!r} is not one of {PRECISIONS}")
-    if manifest.denoising_steps < 1:
-        raise BundleError(f"{MANIFEST}: denoising_steps must be >= 1, got {manifest.denoising_steps}")
-    return manifest
+def _check_features(features: Any) -> None:
+    """BundleError names those this release does not know; before the fields, which they may extend."""
+    if not isinstance(features, list):
+        raise BundleError(f"{MANIFEST}: features must be a list of names, got {features!r}")
+    unknown = [name for name in features if name not in list(FEATURES)]
+    if unknown:
+        raise BundleError(
+            f"{MANIFEST}: the bundle needs the features {unknown}, which this release does not have; "
+            f"it has {sorted(FEATURES)}"
+        )
+
+
+def _check_graphs(manifest: Manifest) -> None:
+    """Hold the roles against the features, and each graph against the files."""
+    roles = {*ROLES, *(role for feature in manifest.features for role in FEATURES[feature])}
+    missing, unknown = sorted(roles - set(manifest.graphs)), sorted(set(manifest.graphs) - roles)
+    if missing or unknown:
+        raise BundleError(
+            f"{MANIFEST}: graphs lack the roles {missing} and have the unknown roles {unknown}; "
+            f"with the features {list(manifest.features)} they are {sorted(roles)}"
+        )
+    for role, graph in manifest.graphs.items():
+        if graph.precision not in PRECISIONS:
+            raise BundleError(
+                f"{MANIFEST}: precision {graph.precision!r} of {role!r} is not one of {PRECISIONS}"
+            )
+        if graph.file not in manifest.files:
+            raise BundleError(
+                f"{MANIFEST}: {role!r} is in {graph.file!r}, which files {sorted(manifest.files)} lack"
+            )
 
 
 def parse_json(name: str, data: bytes) -> Any:
@@ -126,8 +174,17 @@ def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _checksum(manifest: Manifest) -> str:
-    return sha256_hex(dataclasses.replace(manifest, checksum="").dump())
+def canonical(tree: Any) -> bytes:
+    """The one way to write a manifest: sorted keys, two spaces, a final newline."""
+    try:
+        return (json.dumps(tree, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+    except (ValueError, RecursionError) as error:  # 1e999 reads as infinity
+        raise BundleError(f"{MANIFEST} cannot be written as JSON: {error}") from error
+
+
+def checksum(tree: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a manifest's tree without its checksum."""
+    return sha256_hex(canonical({**tree, "checksum": ""}))
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

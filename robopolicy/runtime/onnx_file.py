@@ -33,8 +33,13 @@ class TensorSignature:
 
 @dataclass(frozen=True)
 class GraphSignature:
-    """Names, types and shapes at a graph's boundary, and the default operator set's version."""
+    """Names, types and shapes at a graph's boundary, and the default operator set's version.
 
+    Args:
+        file: its name, for messages.
+    """
+
+    file: str
     inputs: Mapping[str, TensorSignature]
     outputs: Mapping[str, TensorSignature]
     opset: int
@@ -82,7 +87,7 @@ def _read_model(name: str, model: memoryview) -> GraphSignature:
             constants.add(_tensor_name(_message(value)))
     _refuse_external(name, graphs[0])
     # Old exporters list weights among the inputs as well; they are not the caller's to give.
-    return GraphSignature({k: v for k, v in inputs.items() if k not in constants}, outputs, opset)
+    return GraphSignature(name, {k: v for k, v in inputs.items() if k not in constants}, outputs, opset)
 
 
 def _refuse_external(name: str, graph: memoryview) -> None:

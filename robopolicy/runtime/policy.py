@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from robopolicy.core.errors import NonFiniteValueError, ShapeError
-from robopolicy.core.policy import Arrays, Float32, check_inputs
+from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Float32, check_inputs
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from robopolicy.runtime.bundle import Bundle
@@ -37,10 +35,10 @@ class BundlePolicy:
         """What executes the sampler, as the engine names it."""
         return self._sampler.provider
 
-    def sample(self, observation: Arrays, noise: Float32, *, instruction: Sequence[str] = ()) -> Float32:
+    def sample(self, observation: Arrays, noise: Float32, context: Context = NO_CONTEXT) -> Float32:
         """Candidates (batch, n, prediction_horizon, action_dim); see ``Policy.sample``.
 
-        The observation is encoded once, however many candidates there are.
+        The observation is encoded once, however many candidates there are. No graph takes the context.
 
         Raises:
             NonFiniteValueError: the network gave NaN or infinity.

@@ -32,6 +32,7 @@ class RunResult:
         observation_age_ns: (requests,) age of the oldest observation when it was requested.
         interventions: reason to number of ticks, see ``safety.REASONS``.
         failed_inferences: texts of the errors that came instead of chunks.
+        stale_responses: answers that were dropped, since another request was awaited.
         scheduler: ``SchedulerCounters`` as a mapping.
     """
 
@@ -49,6 +50,7 @@ class RunResult:
     observation_age_ns: Int
     interventions: Mapping[str, int]
     failed_inferences: tuple[str, ...]
+    stale_responses: int
     scheduler: Mapping[str, int]
 
     def lateness_ms(self, percentile: float) -> float:
@@ -70,6 +72,7 @@ class RunLog:
     """Rows collected while running; lists, since appending to one allocates least."""
 
     missed_ticks: int = 0
+    stale_responses: int = 0
     time_ns: list[int] = field(default_factory=list)
     lateness_ns: list[int] = field(default_factory=list)
     busy_ns: list[int] = field(default_factory=list)
@@ -108,5 +111,6 @@ class RunLog:
             observation_age_ns=np.array(self.observation_age_ns, dtype=np.int64),
             interventions=interventions,
             failed_inferences=tuple(self.failed_inferences),
+            stale_responses=self.stale_responses,
             scheduler=scheduler,
         )

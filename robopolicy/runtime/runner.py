@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from robopolicy.core.errors import ConfigError, NonFiniteValueError, ShapeError, SpecError, WorkerError
 from robopolicy.core.geometry import Float
 from robopolicy.core.history import History
 from robopolicy.core.plant import Plant
-from robopolicy.core.specs import PolicySpecs
 from robopolicy.runtime.client import InferenceClient, Request
 from robopolicy.runtime.clock import monotonic_ns, sleep_until_ns
+from robopolicy.runtime.preconditions import check_plant, check_timing, garbage_collection_off
 from robopolicy.runtime.run_log import RunLog, RunResult
 from robopolicy.runtime.safety import SafetyFilter
 from robopolicy.runtime.scheduler import ChunkScheduler
@@ -44,8 +42,10 @@ class RunConfig:
     stop_s: float = 2.0
 
     def __post_init__(self) -> None:
-        if not self.duration_s > 0 or not self.stop_s > 0 or self.max_failures < 1:
-            raise ConfigError("duration_s and stop_s must be positive [s], max_failures >= 1")
+        if not self.duration_s > 0 or not self.stop_s > 0 or min(self.max_failures, self.num_candidates) < 1:
+            raise ConfigError("duration_s and stop_s must be positive [s], max_failures, num_candidates >= 1")
+        if min(self.seed, self.episode) < 0:
+            raise ConfigError(f"seed and episode must be >= 0, got {self.seed} and {self.episode}")
 
 
 def run_realtime(
@@ -64,7 +64,11 @@ def run_realtime(
     Each tick: sleep to the deadline; at policy instants, observe; take up a chunk that has come; send
     the reference for the end of this tick through the safety filter; then ask for the next chunk if it
     is due. An instant missed by a whole period is skipped, never made up for in a burst. Garbage
-    collection is off meanwhile, since a full collection takes longer than a tick.
+    collection is off meanwhile. The arm starts from rest where it is measured: a first chunk that begins
+    elsewhere is approached within the safety filter's limits, and an arm outside them is brought in.
+
+    A dead worker, repeated failures of inference and observations that break the specs are faults and
+    end in a result; whatever else is raised, by ``on_tick`` say, is raised again after braking.
 
     Args:
         plant: its specs must fit the policy's; its stamps are on ``clock``.
@@ -73,10 +77,11 @@ def run_realtime(
         clock, sleep_until: monotonic [ns].
     Raises:
         SpecError: plant and policy disagree.
-        whatever the plant raises: nothing can brake through a driver that fails.
+        ConfigError: scheduler or safety filter were made for another policy or rate.
+        whatever the plant raises: braking is tried, and fails where the driver does.
     """
     loop = _Loop(plant, client, scheduler, safety, config, clock)
-    with _garbage_collection_off():
+    with garbage_collection_off():
         return loop.run(sleep_until, on_tick)
 
 
@@ -92,6 +97,7 @@ class _Loop:
     ) -> None:
         specs = client.policy_specs
         check_plant(plant, specs)
+        check_timing(plant, specs, scheduler, safety)
         self._plant, self._client, self._scheduler, self._safety = plant, client, scheduler, safety
         self._config, self._clock, self._specs = config, clock, specs
         self._history = History(specs)
@@ -100,6 +106,7 @@ class _Loop:
         self._tick_ns = 1e9 / plant.control_rate
         self._step_ns = 1e9 / specs.specs.policy_rate
         self._step = self._requests = self._failures = 0
+        self._pending: int | None = None  # id of the request whose answer is awaited
 
     def run(self, sleep_until: Callable[[int], None], on_tick: OnTick | None) -> RunResult:
         self._start_ns = self._clock()
@@ -117,10 +124,13 @@ class _Loop:
                 if on_tick is not None:
                     reason = on_tick(tick, deadline_ns, command) or ""
                 tick = self._finish_tick(tick)
-        except WorkerError as error:
+        except (WorkerError, NonFiniteValueError, ShapeError, SpecError) as error:
             reason, fault = str(error), True
         except KeyboardInterrupt:
             reason = "interrupted"
+        except BaseException:
+            self._brake(tick, sleep_until)
+            raise
         ticks = len(self._log.commands)
         self._brake(tick, sleep_until)
         after = dataclasses.asdict(self._scheduler.counters)
@@ -164,6 +174,10 @@ class _Loop:
         response = self._client.poll(self._began_ns)
         if response is None:
             return
+        if response.request_id != self._pending:  # of the run before this one, say
+            self._log.stale_responses += 1
+            return
+        self._pending = None
         try:
             if response.candidates is None:
                 raise NonFiniteValueError(response.error)
@@ -183,7 +197,7 @@ class _Loop:
 
     def _request(self, observed_ns: int) -> None:
         config = self._config
-        self._client.request(
+        self._pending = self._client.request(
             Request(
                 observation=self._history.window(),
                 observation_time_ns=observed_ns,
@@ -220,31 +234,3 @@ class _Loop:
             command = self._safety.brake()
             self._send(deadline_ns, command, command)
             tick = self._finish_tick(tick)
-
-
-def check_plant(plant: Plant, specs: PolicySpecs) -> None:
-    """Raise SpecError unless the plant gives what the policy sees and takes what it commands."""
-    for name, spec in specs.specs.observation.items():
-        if plant.specs.observation.get(name) != spec:
-            found = plant.specs.observation.get(name)
-            raise SpecError(f"the policy sees {name!r} as {spec}, the plant gives {found}")
-    if plant.specs.action != specs.specs.action:
-        raise SpecError(f"the policy commands {specs.specs.action}, the plant takes {plant.specs.action}")
-    if plant.control_rate < specs.specs.policy_rate:
-        raise SpecError(
-            f"control rate {plant.control_rate} Hz is below the policy rate {specs.specs.policy_rate} Hz"
-        )
-
-
-@contextmanager
-def _garbage_collection_off() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        if enabled:
-            gc.enable()

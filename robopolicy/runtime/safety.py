@@ -20,6 +20,7 @@ from robopolicy.runtime.tracking import JerkLimitedTracker
 #: Why a command was not sent as it was. "stopping": it could not have stopped before a position limit;
 #: "catching_up": after another reason, until the reference can be met at its own velocity.
 REASONS = ("non_finite", "position", "velocity", "acceleration", "stopping", "catching_up", "brake")
+_ROUNDING = 1e-9  # [rad, m] and per second
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class SafetyFilter:
         self._position: Float | None = None
 
     @property
+    def control_rate(self) -> float:
+        """Commands per second it takes velocity and acceleration by [Hz]."""
+        return 1.0 / self._dt
+
+    @property
     def position(self) -> Float:
         """(dim,) what was sent last."""
         if self._position is None:
@@ -82,7 +88,8 @@ class SafetyFilter:
     def reset(self, position: NDArray[np.float64], velocity: NDArray[np.float64] | None = None) -> None:
         """Start from a position, (dim,), at rest or moving; counts are kept.
 
-        A position outside the limits is accepted, and left inwards only.
+        A position outside the limits is accepted: from there commands only go inwards, at rest at first,
+        and a reference that stays outside is brought to the limit.
 
         Raises:
             ConfigError: the velocity is beyond its limit, or cannot stop before a position limit.
@@ -97,9 +104,10 @@ class SafetyFilter:
         limits, step = self._limits, self._limits.acceleration * self._dt
         next_speed = np.maximum(np.abs(speed) - step, 0.0)
         stops_at = start + np.sign(speed) * stopping_distance(next_speed, limits.acceleration, self._dt)
-        bad = (np.abs(speed) > limits.velocity) | (
-            (speed != 0) & ((stops_at < limits.lower - 1e-9) | (stops_at > limits.upper + 1e-9))
+        leaves = ((speed < 0) & (stops_at < limits.lower - _ROUNDING)) | (
+            (speed > 0) & (stops_at > limits.upper + _ROUNDING)
         )
+        bad = (np.abs(speed) > limits.velocity) | leaves
         if bad.any():
             raise ConfigError(f"dimensions {np.flatnonzero(bad).tolist()} move too fast to stop: {speed}")
         self._position, self._velocity = start.copy(), speed.copy()
@@ -127,7 +135,8 @@ class SafetyFilter:
         lowest, highest = velocity_interval(position, self._velocity, self._limits, self._dt)
         wanted = (desired - position) / self._dt
         slack = 1e-9 * self._limits.acceleration * self._dt  # rounding, far below any limit that matters
-        passes = (wanted >= lowest - slack) & (wanted <= highest + slack)
+        outside = self._outside(desired)  # where the arm is as well, a standing reference has velocity 0
+        passes = (wanted >= lowest - slack) & (wanted <= highest + slack) & ~outside
         target_velocity = self._target_velocity(desired)
         # While catching up, a target within reach may still be one that would be overrun.
         reach = self._limits.acceleration * self._dt
@@ -182,13 +191,16 @@ class SafetyFilter:
         steady &= np.abs(velocity) <= self._limits.velocity
         return np.where(steady, velocity, 0.0)
 
+    def _outside(self, desired: Float) -> NDArray[np.bool_]:
+        return (desired < self._limits.lower - _ROUNDING) | (desired > self._limits.upper + _ROUNDING)
+
     def _reasons(
         self, desired: Float, wanted: Float, refused: NDArray[np.bool_], overruns: NDArray[np.bool_]
     ) -> tuple[str, ...]:
         if not refused.any() and not overruns.any():
             return ()
-        limits, eps = self._limits, 1e-9
-        outside = (desired < limits.lower - eps) | (desired > limits.upper + eps)
+        limits, eps = self._limits, _ROUNDING
+        outside = self._outside(desired)
         fast = np.abs(wanted) > limits.velocity + eps
         abrupt = np.abs(wanted - self._velocity) > limits.acceleration * self._dt + eps
         found = {"position": outside, "velocity": fast, "acceleration": abrupt}

@@ -56,10 +56,10 @@ class SchedulerCounters:
 class ChunkScheduler:
     """Pure logic: every instant is passed in, on one monotonic clock [ns].
 
-    Action k of a chunk is reached at observation time + (k - action_start + 1) policy periods (see
-    ``Horizons``). A new chunk is joined to the reference in force, whose position, velocity and
-    acceleration it continues; after its last point follows a tail that brakes to rest and holds, so
-    that a policy that falls silent stops the arm.
+    Action k of a chunk is reached at observation time + (k - action_start) policy periods, and one more
+    where ``ActionSpec.reached`` is "end". A new chunk is joined to the reference in force, whose
+    position, velocity and acceleration it continues; after its last point follows a tail that brakes to
+    rest and holds, so that a policy that falls silent stops the arm.
 
     Args:
         specs: of the policy; all action parts absolute and of ``STREAMED_SPACES``.
@@ -86,6 +86,7 @@ class ChunkScheduler:
             [part.space == "gripper_opening" for part in action.parts for _ in part.names], dtype=np.bool_
         )
         self._period_ns = round(1e9 / specs.specs.policy_rate)
+        self._reached = 1 if action.reached == "end" else 0  # periods after its step begins
         self._meter = DelayMeter(self._config.delay_window, self._config.delay_warmup)
         self.counters = SchedulerCounters()
         self.reset(np.zeros(action.dim), 0)
@@ -100,6 +101,11 @@ class ChunkScheduler:
         self._chunk_observed_ns: int | None = None
         self._requested_ns: int | None = None
         self._in_flight = False
+
+    @property
+    def policy_specs(self) -> PolicySpecs:
+        """Of the policy whose chunks it takes."""
+        return self._specs
 
     @property
     def delay_p95_ns(self) -> int:
@@ -156,14 +162,14 @@ class ChunkScheduler:
         self._meter.add(now_ns - observation_time_ns)
         start, period_ns = self._specs.horizons.action_start, self._period_ns
         earliest_ns = now_ns + self._join_ns
-        # First k whose instant, observation time + (k - start + 1) periods, is not before earliest.
-        first = max(start, start - 1 - (observation_time_ns - earliest_ns) // period_ns)
+        # First k whose instant, observation time + (k - start + reached) periods, is not before earliest.
+        first = max(start, start - self._reached - (observation_time_ns - earliest_ns) // period_ns)
         older = self._chunk_observed_ns is not None and observation_time_ns <= self._chunk_observed_ns
         if older or first >= self._specs.horizons.prediction:
             self.counters.late_chunks += 1
             return False
         times_ns = [
-            observation_time_ns + (k - start + 1) * period_ns
+            observation_time_ns + (k - start + self._reached) * period_ns
             for k in range(first, self._specs.horizons.prediction)
         ]
         self._path = self._join(chunk.astype(np.float64), first, times_ns, now_ns)

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from robopolicy import __version__
+from robopolicy.core.errors import WorkerError
 from robopolicy.core.policy import Policy
 from robopolicy.runtime.bundle import load_bundle
 from robopolicy.runtime.channel import READY, STARTING, Channel, Layout
@@ -32,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--digest", required=True)
     parser.add_argument("--segment", required=True)
+    parser.add_argument("--layout", required=True)
     parser.add_argument("--max-candidates", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--provider", default="auto")
@@ -41,6 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     bundle = load_bundle(given.bundle, digest=given.digest)
     layout = Layout(bundle.policy_specs, given.max_candidates)
+    if layout.fingerprint != given.layout:
+        raise WorkerError(
+            f"the control loop lays out its messages differently (fingerprint {given.layout[:12]}, here "
+            f"{layout.fingerprint[:12]}): it is another release of robopolicy than {__version__} in "
+            f"{sys.executable}; install the same in both"
+        )
     segment = attach(given.segment, layout.size)
     try:
         channel = Channel(segment, layout)

@@ -126,6 +126,7 @@ class WorkerClient:
             "bundle": bundle.directory.resolve(),
             "digest": bundle.digest,
             "segment": self._segment.name,
+            "layout": self._channel.layout.fingerprint,
             "max-candidates": config.max_candidates,
             "threads": config.threads,
             "provider": config.provider,

@@ -17,6 +17,10 @@ def observation_of(specs: Specs) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"shape": ()}, "at least one axis"),
+        ({"shape": (3, 0)}, "no empty one"),
+        ({"shape": (3,), "dtype": "float33"}, "'float33' is not a numpy dtype"),
+        ({"shape": (3, 3, 4), "dtype": "uint8", "kind": "image"}, "an image is uint8"),
         ({"shape": (3,), "kind": "sound"}, "'sound' is not one of"),
         ({"shape": (3,), "dtype": "uint8", "kind": "image"}, "an image is uint8"),
         ({"shape": (3, 3, 3), "kind": "image"}, "an image is uint8"),
@@ -35,6 +39,7 @@ def test_contradicting_array_specs_are_refused(arguments, message):
     [
         (("joint_torque", ("a",)), "joint_torque.*joint_position"),
         (("joint_position", ("a",), "sideways"), "sideways.*absolute.*relative"),
+        (("ee_delta", tuple("xyzuvwrst")), "always relative"),
         (("joint_position", ()), "must be given and differ"),
         (("joint_position", ("a", "a")), "must be given and differ"),
         (("ee_pose", ("x", "y", "z")), "9 dimensions, got 3"),
@@ -49,7 +54,7 @@ def test_contradicting_action_parts_are_refused(arguments, message):
 def test_every_action_space_has_a_unit_per_dimension(space):
     units = ACTION_SPACES[space]
     names = tuple(f"d{i}" for i in range(len(units) if isinstance(units, tuple) else 2))
-    part = ActionPart(space, names)
+    part = ActionPart(space, names, "relative")
     assert len(part.units) == len(names)
     assert all(part.units)
 
@@ -64,6 +69,11 @@ def test_slices_tile_the_action_in_order():
 def test_an_action_needs_a_part_and_specs_an_observation_and_a_rate():
     with pytest.raises(SpecError, match="at least one part"):
         ActionSpec(())
+    arm = ActionPart("joint_position", ("a", "b"))
+    with pytest.raises(SpecError, match="names must differ across parts"):
+        ActionSpec((arm, ActionPart("gripper_opening", ("b",))))
+    with pytest.raises(SpecError, match=r"'soon' is not one of .*'start'"):
+        ActionSpec((arm,), "soon")
     specs = make_specs()
     with pytest.raises(SpecError, match="at least one observation"):
         Specs({}, specs.action, 10.0)

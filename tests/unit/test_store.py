@@ -48,7 +48,7 @@ def run_python(code: str, *arguments: str, expect: int = 0) -> str:
 @pytest.mark.parametrize("image", [False, True])
 def test_an_episode_comes_back_bit_for_bit(tmp_path, image, success):
     specs = make_specs(image=image)
-    facts = {"success": success, "started_wall_ns": 1_700_000_000_123_456_789}
+    facts = {"success": success, "wall_minus_clock_ns": 1_700_000_000_123_456_789}
     episode = make_episode(specs, 21, metadata={"deep": {"list": [1, "a", None]}}, **facts)
     episode = dataclasses.replace(episode, seed=None) if success is None else episode
     name = EpisodeStore.create(tmp_path / "s.zarr", specs, {"who": "me"}).append(episode)
@@ -107,6 +107,30 @@ def test_another_schema_version_is_refused_with_both_versions(tiny_store, versio
     root.attrs["robopolicy"] = {**root.attrs["robopolicy"], "schema_version": version}
     with pytest.raises(SchemaVersionError, match=rf"schema version {version!r}; this release reads 1"):
         EpisodeStore.open(tiny_store.path)
+
+
+def test_a_store_that_uses_features_unknown_here_is_refused_by_their_name(tiny_store):
+    root = zarr.open_group(tiny_store.path)
+    root.attrs["robopolicy"] = {**root.attrs["robopolicy"], "features": ["av1_images"]}
+    with pytest.raises(SchemaVersionError, match=r"uses \['av1_images'\]"):
+        EpisodeStore.open(tiny_store.path)
+
+
+def test_facts_that_an_older_store_does_not_state_have_defaults(tiny_store):
+    group = zarr.open_group(tiny_store.path / schema.EPISODES / "000001")
+    group.attrs["robopolicy_episode"] = {"length": 12, "from_the_future": 1}
+    episode = tiny_store.read("000001")
+    assert {name: getattr(episode, name) for name in schema.EPISODE_FIELDS} == schema.EPISODE_FIELDS
+    assert tiny_store.facts("000001") == {**schema.EPISODE_FIELDS, "length": 12}
+
+
+def test_facts_are_those_of_the_episode_and_the_digest_tells_stores_apart(tiny_store):
+    episode, before = tiny_store.read("000002"), tiny_store.digest()
+    expected = {name: getattr(episode, name) for name in schema.EPISODE_FIELDS}
+    assert tiny_store.facts("000002") == {**expected, "length": len(episode)}
+    assert EpisodeStore.open(tiny_store.path).digest() == before
+    tiny_store.append(make_episode(tiny_store.specs, 3))
+    assert tiny_store.digest() != before
 
 
 def test_what_is_not_a_store_is_refused_by_its_path(tmp_path):
@@ -207,6 +231,16 @@ BAD = {
         changed(EPISODE, "observation", "goal", time_ns=BACKWARDS),
         SpecError,
         "episode 3, goal, frame 6: time does not increase",
+    ),
+    "sensed only after the first action": (
+        changed(EPISODE, "observation", "goal", time_ns=GOAL.time_ns + 1),
+        SpecError,
+        "episode 3, goal: its first sample comes after the first action",
+    ),
+    "unknown clock": (
+        dataclasses.replace(EPISODE, clock="sundial"),
+        SpecError,
+        "episode 3: clock 'sundial' is not one of .*'monotonic'",
     ),
     "image as float": (
         changed(EPISODE, "observation", "scene", np.zeros((12, 16, 16, 3), np.float32)),

@@ -8,6 +8,7 @@ from robopolicy.core.geometry import Float, transform, transform_from_pose_9d
 from robopolicy_sim.environment import Observation, TaskEnv
 from robopolicy_sim.expert import Expert
 from robopolicy_sim.motion import ROTATION_DOWN, rotation_from_vector
+from robopolicy_sim.tasks.lift import quarter_turn
 
 _HOVER = 0.09  # [m] tool above the cube's centre before the descent
 _LIFT = 0.14  # [m] tool height while the cube is held up, above the table
@@ -49,7 +50,7 @@ class LiftExpert(Expert):
 
 
 def _grasp_yaw(cube: Float) -> float:
-    """Yaw in -45..45 degrees that lines the fingers up with one of the cube's four sides [rad]."""
+    """Yaw that lines the fingers up with a side of the cube, nearest to the arm's own direction [rad]."""
     side = cube[:3, :3][:, int(np.argmin(np.abs(cube[2, :3])))]  # a side's normal, most nearly horizontal
-    yaw = float(np.arctan2(side[1], side[0]))
-    return (yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
+    azimuth = float(np.arctan2(cube[1, 3], cube[0, 3]))
+    return azimuth + quarter_turn(float(np.arctan2(side[1], side[0])) - azimuth)

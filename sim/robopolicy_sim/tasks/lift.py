@@ -20,11 +20,17 @@ PLACEMENT_LOWER = (0.35, -0.20)
 PLACEMENT_UPPER = (0.65, 0.20)
 
 
+def quarter_turn(angle: float) -> float:
+    """The same angle of a square, within -45..45 degrees [rad]."""
+    return (angle + np.pi / 4) % (np.pi / 2) - np.pi / 4
+
+
 class LiftEnv(TaskEnv):
     """The cube lies anywhere on 0.3 x 0.4 m of the table at any yaw.
 
     All six sides look alike, so no camera could tell the cube's four upright yaws apart. Its frame is
-    therefore the one nearest to the base frame at the reset (yaw within 45 degrees), and stays with the cube.
+    therefore the one nearest to the direction from the base to the cube at the reset (within 45 degrees),
+    and stays with the cube.
     """
 
     mjcf: ClassVar[Path] = Path(__file__).with_suffix(".xml")
@@ -47,7 +53,8 @@ class LiftEnv(TaskEnv):
     def place(self, rng: np.random.Generator) -> None:
         xy = rng.uniform(PLACEMENT_LOWER, PLACEMENT_UPPER)
         yaw = rng.uniform(-np.pi, np.pi)
-        nearest = (yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
+        azimuth = np.arctan2(xy[1], xy[0])
+        nearest = azimuth + quarter_turn(yaw - azimuth)
         quat_wxyz = [np.cos(nearest / 2), 0.0, 0.0, np.sin(nearest / 2)]
         self.simulation.data.joint("cube").qpos[:] = [*xy, CUBE_SIZE / 2, *quat_wxyz]
 
