@@ -36,7 +36,13 @@ def save_policy(
     """Write a policy; each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / (WEIGHTS + ".partial")
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
+    except SafetensorError as error:  # its own type, also for a full disk
+        partial.unlink(missing_ok=True)
+        raise RobopolicyError(
+            f"cannot write {folder / WEIGHTS}: {error}; the last saved one stays"
+        ) from error
     partial.replace(folder / WEIGHTS)
     tree = {"family": family, "config": config, "specs": specs, "normalisers": normalisers}
     write_json(folder / DESCRIPTION, to_tree(tree))

@@ -135,8 +135,8 @@ class SafetyFilter:
         lowest, highest = velocity_interval(position, self._velocity, self._limits, self._dt)
         wanted = (desired - position) / self._dt
         slack = 1e-9 * self._limits.acceleration * self._dt  # rounding, far below any limit that matters
-        outside = self._outside(desired)  # where the arm is as well, a standing reference has velocity 0
-        passes = (wanted >= lowest - slack) & (wanted <= highest + slack) & ~outside
+        passes = (wanted >= lowest - slack) & (wanted <= highest + slack)
+        passes &= ~self._outside(desired)  # an arm that starts outside would be held there
         target_velocity = self._target_velocity(desired)
         # While catching up, a target within reach may still be one that would be overrun.
         reach = self._limits.acceleration * self._dt

@@ -226,6 +226,37 @@ def test_a_start_outside_the_limits_is_left_inwards_only() -> None:
     assert before == 2.0
 
 
+@given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["hold", "jump", "far", "drift"]))
+@settings(max_examples=40, deadline=None)
+def test_from_slightly_outside_it_only_ever_comes_in(seed: int, kind: str) -> None:
+    rng, rate = np.random.default_rng(seed), 100.0
+    lower, upper = guard_range()
+    start = np.where(rng.random(8) < 0.5, lower - rng.uniform(0, 0.02, 8), upper + rng.uniform(0, 0.02, 8))
+    guard = SafetyFilter(FR3.limits, rate, MARGINS)
+    guard.reset(start)
+    sent = [start, start]
+    outside = np.maximum(lower - start, start - upper)
+    for k in range(100):
+        desired = start if kind == "hold" else adversary(rng, kind, sent[-1], k)
+        sent.append(guard.filter(desired)[0])
+        now = np.maximum(lower - sent[-1], sent[-1] - upper)
+        assert (now <= np.maximum(outside, 0) + 1e-9).all()
+        outside = now
+    if kind == "hold":  # its own position is no reason to stay outside
+        assert (outside <= 1e-9).all() and guard.counts["position"]
+    found = violations(sent, FR3.limits, MARGINS.position_margin, 1 / rate)
+    assert not [f for f in found if not f.startswith("position")]
+
+
+def test_an_arm_outside_may_be_on_its_way_in() -> None:
+    guard = SafetyFilter(FR3.limits, 100.0, MARGINS)
+    outside, inwards = np.array([2.80, *FR3.home[1:], 0.04]), np.array([-0.1, *[0.0] * 7])
+    guard.reset(outside, inwards)
+    assert guard.filter(outside - [0.5, *[0.0] * 7])[0][0] < 2.80
+    with pytest.raises(ConfigError, match="too fast to stop"):
+        guard.reset(outside, -inwards)
+
+
 @given(st.floats(0, 10), st.floats(0.1, 50), st.sampled_from([0.001, 0.01]))
 def test_highest_speed_inverts_stopping_distance(speed: float, acceleration: float, dt: float) -> None:
     v, a = np.array([speed]), np.array([acceleration])

@@ -19,16 +19,16 @@ PERIOD_NS = 100 * MS
 HORIZONS = Horizons(2, 16, 8)
 
 
-def specs(reference: str = "absolute") -> PolicySpecs:
-    action = ActionSpec(
-        (ActionPart("joint_position", ("a", "b"), reference), ActionPart("gripper_opening", ("grip",)))
-    )
+def specs(reference: str = "absolute", reached: str = "end", space: str = "joint_position") -> PolicySpecs:
+    parts = ActionPart(space, ("a", "b"), reference), ActionPart("gripper_opening", ("grip",))
+    action = ActionSpec(parts, reached)
     return PolicySpecs(Specs({"q": ArraySpec((3,))}, action, policy_rate=10.0), HORIZONS)
 
 
-def action_time_ns(k: int, observed_ns: int) -> int:
-    """When action k of a chunk is to be reached, written out from the convention in Horizons."""
-    return observed_ns + (k - (HORIZONS.observation - 1)) * PERIOD_NS + PERIOD_NS
+def action_time_ns(k: int, observed_ns: int, reached: str = "end") -> int:
+    """When action k of a chunk is to be reached, written out from the conventions in core."""
+    step_begins_ns = observed_ns + (k - (HORIZONS.observation - 1)) * PERIOD_NS
+    return step_begins_ns + {"start": 0, "end": PERIOD_NS}[reached]
 
 
 @st.composite
@@ -56,15 +56,15 @@ def test_splices_keep_position_velocity_and_acceleration(run: list) -> None:
             np.testing.assert_allclose(new, old, atol=1e-9, rtol=1e-9)
 
 
-@given(runs())
+@given(runs(), st.sampled_from(["end", "start"]))
 @settings(max_examples=60, deadline=None)
-def test_meets_future_points_on_time_and_never_the_past(run: list) -> None:
-    scheduler = ChunkScheduler(specs(), SchedulerConfig(join_periods=1.0))
+def test_meets_future_points_on_time_and_never_the_past(run: list, reached: str) -> None:
+    scheduler = ChunkScheduler(specs(reached=reached), SchedulerConfig(join_periods=1.0))
     scheduler.reset(np.zeros(3), 0)
     newest = -1
     for observed_ns, delay_ns, chunk in sorted(run, key=lambda r: r[0] + r[1]):
         now_ns = observed_ns + delay_ns
-        due = [k for k in range(16) if action_time_ns(k, observed_ns) >= now_ns + PERIOD_NS]
+        due = [k for k in range(16) if action_time_ns(k, observed_ns, reached) >= now_ns + PERIOD_NS]
         due = [k for k in due if k >= HORIZONS.action_start]
         dropped = scheduler.counters.dropped_points
         accepted = scheduler.accept(chunk, observed_ns, now_ns)
@@ -73,7 +73,7 @@ def test_meets_future_points_on_time_and_never_the_past(run: list) -> None:
             newest = observed_ns
             assert scheduler.counters.dropped_points - dropped == due[0] - HORIZONS.action_start
             for k in due:
-                position, _ = scheduler.reference(action_time_ns(k, observed_ns))
+                position, _ = scheduler.reference(action_time_ns(k, observed_ns, reached))
                 np.testing.assert_allclose(position, chunk[k], atol=1e-9)
 
 
@@ -151,10 +151,23 @@ def test_requests_follow_the_executed_horizon() -> None:
     assert scheduler.counters.starved_ticks == 0
 
 
-@pytest.mark.parametrize("delay_ms", [50, 300, 600, 700])
-def test_a_known_delay_never_starves(delay_ms: int) -> None:
+def test_logged_set_points_are_reached_one_period_sooner() -> None:
+    chunk = np.repeat(np.arange(16.0)[:, None], 3, axis=1)
+    for reached, at_ns in [("start", 500 * MS), ("end", 600 * MS)]:
+        scheduler = ChunkScheduler(specs(reached=reached))
+        scheduler.reset(np.zeros(3), 0)
+        assert scheduler.accept(chunk, 0, 50 * MS)
+        np.testing.assert_allclose(scheduler.reference(at_ns)[0], 6.0, atol=1e-9)  # 5 after the current
+        assert scheduler.covered_until_ns == action_time_ns(15, 0, reached)
+
+
+@pytest.mark.parametrize(
+    ("delay_ms", "reached"),
+    [(50, "end"), (300, "end"), (600, "end"), (700, "end"), (50, "start"), (300, "start"), (600, "start")],
+)
+def test_a_known_delay_never_starves(delay_ms: int, reached: str) -> None:
     """A chunk of 15 usable actions covers 8 executed and a delay up to about 5 periods by asking early."""
-    scheduler = ChunkScheduler(specs())
+    scheduler = ChunkScheduler(specs(reached=reached))
     scheduler.reset(np.zeros(3), 0)
     pending, starved_at_start = None, None
     for tick in range(3000):
@@ -200,6 +213,10 @@ def test_bad_chunks_change_nothing() -> None:
 def test_what_cannot_be_streamed_is_refused() -> None:
     with pytest.raises(ConfigError, match="relative joint_position"):
         ChunkScheduler(specs("relative"))
+    for space in ("joint_delta", "normalised"):
+        reference = "relative" if space == "joint_delta" else "absolute"
+        with pytest.raises(ConfigError, match=f"cannot stream {reference} {space}"):
+            ChunkScheduler(specs(reference, space=space))
     with pytest.raises(ConfigError, match="replan_every 16"):
         ChunkScheduler(specs(), SchedulerConfig(replan_every=16))
 

@@ -7,14 +7,46 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_runtime_support import write_tiny_bundle
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("torch", "diffusers", "zarr", "mujoco", "onnx", "scipy", "cv2")
+HEAVY = ("torch", "diffusers", "zarr", "mujoco", "scipy", "gymnasium", "tyro", "rich", "onnx", "cv2")
+#: A run as on a robot: a bundle from disk, the worker process, the control loop.
+A_RUN = """
+import sys, time
+import numpy as np
+from robopolicy.core.plant import Stamped
+from robopolicy.core.robot import Limits
+from robopolicy.runtime import *
+
+bundle = load_bundle(sys.argv[1])
+specs = bundle.policy_specs
+
+class Arm:
+    specs, control_rate = bundle.policy_specs.specs, 100.0
+    def observe(self):
+        now = time.monotonic_ns()
+        return {name: Stamped(np.zeros(s.shape, s.dtype), now) for name, s in self.specs.observation.items()}
+    def measured(self):
+        return np.zeros(self.specs.action.dim)
+    def command(self, position):
+        pass
+
+ones = np.ones(specs.specs.action.dim)
+safety = SafetyFilter(Limits(-ones, ones, ones, 10 * ones, 1000 * ones), Arm.control_rate)
+parts = ChunkScheduler(specs), safety, RunConfig(0.3)
+with WorkerClient(bundle, WorkerConfig(provider="cpu", warmup=1)) as client:
+    run_realtime(Arm(), client, *parts)
+result = run_realtime(Arm(), LocalClient(BundlePolicy(bundle, provider="cpu")), *parts)
+assert (result.reason, result.scheduler["accepted_chunks"]) == ("duration", 1), result
+"""
 
 
-def loaded_after(statement: str) -> set[str]:
+def loaded_after(statement: str, *arguments: str) -> set[str]:
     code = f"{statement}\nimport sys\nprint('\\n'.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
 
@@ -30,6 +62,13 @@ def test_using_every_name_loads_nothing_heavy() -> None:
     )
     loaded = loaded_after(statement)
     assert {"onnxruntime", "ruckig", "robopolicy.runtime.runner"} <= loaded
+    assert not loaded.intersection(HEAVY)
+
+
+def test_a_run_loads_nothing_heavy(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "bundle", image=True)
+    loaded = loaded_after(A_RUN, str(bundle.directory))
+    assert {"onnxruntime", "ruckig", "robopolicy.runtime.worker_client"} <= loaded
     assert not loaded.intersection(HEAVY)
 
 

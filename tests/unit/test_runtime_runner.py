@@ -10,7 +10,7 @@ import pytest
 from robopolicy.core.errors import SpecError, WorkerError
 from robopolicy.core.horizons import Horizons
 from robopolicy.core.plant import Stamped
-from robopolicy.core.policy import Arrays, Float32
+from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Float32
 from robopolicy.core.robot import Limits
 from robopolicy.core.specs import ActionPart, ActionSpec, ArraySpec, PolicySpecs, Specs
 from robopolicy.runtime import (
@@ -83,13 +83,14 @@ class Ramp:
 
     def __init__(self) -> None:
         self.broken = False
+        self.ahead = 0  # steps it is off by
 
     @property
     def policy_specs(self) -> PolicySpecs:
         return SPECS
 
-    def sample(self, observation: Arrays, noise: Float32, *, instruction: object = ()) -> Float32:
-        steps = np.arange(16)[None, None, :, None]  # action 1 belongs to the current observation
+    def sample(self, observation: Arrays, noise: Float32, context: Context = NO_CONTEXT) -> Float32:
+        steps = np.arange(16)[None, None, :, None] + self.ahead  # action 1 belongs to the current one
         chunk = observation["q"][:, None, -1:, :] + steps * np.array([0.05, -0.05, 0.0])
         chunk = np.broadcast_to(chunk, (*noise.shape[:2], 16, 3)).astype(np.float32)
         return np.full_like(chunk, np.nan) if self.broken else chunk
@@ -136,7 +137,7 @@ class Rig:
 
 
 def assert_stopped(plant: FakePlant) -> None:
-    assert np.array_equal(plant.sent[-1], plant.sent[-2])
+    np.testing.assert_allclose(plant.sent[-1], plant.sent[-2], rtol=0, atol=1e-14)
     velocity = np.diff(plant.sent, axis=0) / 0.01
     acceleration = np.diff(velocity, axis=0) / 0.01
     assert (np.abs(velocity) <= LIMITS.velocity * (1 + 1e-6)).all()

@@ -14,7 +14,6 @@ from robopolicy.core.horizons import Horizons
 from robopolicy.core.normalise import Affine, Normalisers
 from robopolicy.core.specs import ActionPart, ActionSpec, ArraySpec, PolicySpecs, Specs
 from robopolicy.runtime import Bundle, Producer, write_bundle
-from robopolicy.runtime.contract import num_features
 from robopolicy.runtime.onnx_file import TensorSignature, read_signature
 
 OPSET = 17
@@ -35,21 +34,27 @@ def tiny_specs(*, image: bool = False) -> PolicySpecs:
 
 def tiny_normalisers(specs: PolicySpecs) -> Normalisers:
     maps = {
-        name: Affine((0.1,) * num_features(spec), (2.0,) * num_features(spec))
+        name: Affine((0.1,) * spec.num_features, (2.0,) * spec.num_features)
         for name, spec in specs.specs.observation.items()
         if spec.kind == "state"
     }
     return Normalisers(maps, Affine((0.0, 0.1, 0.04), (0.5, 0.5, 0.04)))
 
 
-def tiny_graphs(specs: PolicySpecs, *, scale: float = 0.1) -> dict[str, bytes]:
+def tiny_graphs(
+    specs: PolicySpecs,
+    *,
+    scale: float = 0.1,
+    conditioning_shape: tuple[Any, ...] = (CONDITIONING_DIM,),
+    opset: int = OPSET,
+) -> dict[str, bytes]:
     """encoder: weighted sums of every observation; sampler: conditioning through a matrix, plus noise."""
     rng = np.random.default_rng(0)
-    horizon, rows = specs.horizons.observation, ["conditioning"]
+    horizon = specs.horizons.observation
     inputs, nodes, constants = [], [], []
     for name, spec in specs.specs.observation.items():
         state = spec.kind == "state"
-        shape = (num_features(spec),) if state else spec.shape
+        shape = (spec.num_features,) if state else spec.shape
         kind = TensorProto.FLOAT if state else TensorProto.UINT8
         inputs.append(helper.make_tensor_value_info(name, kind, ["batch", horizon, *shape]))
         nodes.append(helper.make_node("Cast", [name], [f"{name}_float"], to=TensorProto.FLOAT))
@@ -59,22 +64,26 @@ def tiny_graphs(specs: PolicySpecs, *, scale: float = 0.1) -> dict[str, bytes]:
             _weights(f"{name}_w", rng.normal(size=(size, CONDITIONING_DIM)) / (1 if state else 1e3))
         )
         nodes.append(helper.make_node("MatMul", [f"{name}_flat", f"{name}_w"], [f"{name}_c"]))
-    nodes.append(helper.make_node("Sum", [f"{name}_c" for name in specs.specs.observation], rows))
-    conditioning = helper.make_tensor_value_info(*_float("conditioning", ["batch", CONDITIONING_DIM]))
+    nodes.append(helper.make_node("Sum", [f"{name}_c" for name in specs.specs.observation], ["sum"]))
+    sizes = [-1 if isinstance(size, str) else size for size in conditioning_shape]
+    constants.append(onnx.numpy_helper.from_array(np.array([0, *sizes]), "sizes"))
+    nodes.append(helper.make_node("Reshape", ["sum", "sizes"], ["conditioning"]))
+    conditioning = helper.make_tensor_value_info(*_float("conditioning", ["batch", *conditioning_shape]))
     encoder = helper.make_graph(nodes, "encoder", inputs, [conditioning], constants)
 
     horizon_out, dim = specs.chunk_shape
     shape = onnx.numpy_helper.from_array(np.array([-1, horizon_out, dim]), "shape")
     sampler = helper.make_graph(
         [
-            helper.make_node("MatMul", ["conditioning", "w"], ["flat"]),
+            helper.make_node("Flatten", ["conditioning"], ["row"]),
+            helper.make_node("MatMul", ["row", "w"], ["flat"]),
             helper.make_node("Reshape", ["flat", "shape"], ["mean"]),
             helper.make_node("Mul", ["noise", "scale"], ["spread"]),
             helper.make_node("Add", ["mean", "spread"], ["chunk"]),
         ],
         "sampler",
         [
-            helper.make_tensor_value_info(*_float("conditioning", ["rows", CONDITIONING_DIM])),
+            helper.make_tensor_value_info(*_float("conditioning", ["rows", *conditioning_shape])),
             helper.make_tensor_value_info(*_float("noise", ["rows", *specs.noise_shape])),
         ],
         [helper.make_tensor_value_info(*_float("chunk", ["rows", horizon_out, dim]))],
@@ -84,11 +93,11 @@ def tiny_graphs(specs: PolicySpecs, *, scale: float = 0.1) -> dict[str, bytes]:
             shape,
         ],
     )
-    return {"encoder": model_bytes(encoder), "sampler": model_bytes(sampler)}
+    return {"encoder": model_bytes(encoder, OPSET), "sampler": model_bytes(sampler, opset)}
 
 
-def model_bytes(graph: Any) -> bytes:
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+def model_bytes(graph: Any, opset: int) -> bytes:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 

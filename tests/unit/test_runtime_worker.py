@@ -69,6 +69,8 @@ def test_worker_gives_what_the_policy_gives_here(tmp_path: Path, image: bool) ->
             client.request(request(window, n=5))
         with pytest.raises(ShapeError, match="joints"):
             client.request(request({**window, "joints": np.zeros((2, 2))}))
+        with pytest.raises(ShapeError, match=r"\(2, 3\), got \(1, 3\)"):
+            client.request(request({**window, "joints": window["joints"][:1]}))
 
 
 def test_an_error_comes_back_as_text(tmp_path: Path) -> None:
@@ -110,6 +112,24 @@ def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
         WorkerClient(bundle, CONFIG)
     with pytest.raises(WorkerError, match="no_such_python"):
         WorkerClient(bundle, WorkerConfig(python="no_such_python"))
+
+
+def test_a_worker_of_another_release_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    monkeypatch.setattr(Layout, "fingerprint", "0" * 64)
+    with pytest.raises(WorkerError, match=r"fingerprint 0{12}, here .*another release of robopolicy"):
+        WorkerClient(bundle, CONFIG)
+
+
+def test_the_fingerprint_tells_layouts_of_one_size_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(tiny_specs(), 2)
+    assert layout.fingerprint == Layout(tiny_specs(), 2).fingerprint
+    assert layout.fingerprint != Layout(tiny_specs(), 3).fingerprint
+    fields = [(name, *rest) for name, *rest in layout.heartbeat.descr]
+    other = np.dtype([("state", *fields[1][1:]), ("count", *fields[0][1:])])
+    before, size = layout.fingerprint, layout.size
+    monkeypatch.setattr(Layout, "heartbeat", other)
+    assert layout.size == size and layout.fingerprint != before
 
 
 def test_the_worker_ends_with_its_parent(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_policy_learns_from_cameras_and_leaves_as_a_bundle(tmp_path):
         pytest.skip("no OpenGL backend: neither EGL nor OSMesa")
     env = make_env()
     store = EpisodeStore.create(tmp_path / "lift.zarr", env.specs)
-    expert = LiftExpert(noise=0.005, rng=np.random.default_rng(0))
+    expert = LiftExpert(noise=0.005)
     assert record(env, expert, store, range(8)) >= 7
     env.close()
     assert "cube_pose" not in store.specs.observation  # nothing but what a real robot would see
@@ -59,12 +59,12 @@ def test_a_policy_learns_from_cameras_and_leaves_as_a_bundle(tmp_path):
         channels=(16, 32), step_embedding=16, denoising_steps=5, vision_channels=(8, 16), keypoints=8
     )
     config = TrainConfig(
-        steps=150, batch_size=16, warmup_steps=10, learning_rate=2e-3, keys=KEYS, horizons=Horizons(2, 8, 4),
+        steps=250, batch_size=16, warmup_steps=10, learning_rate=2e-3, keys=KEYS, horizons=Horizons(2, 8, 4),
         threads=1, device="cpu",
     )  # fmt: skip
     train(store.path, tmp_path / "run", policy_config=model, config=config)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["loss"] < lines[0]["loss"] / 2
+    assert lines[-1]["loss"] < lines[0]["loss"] / 2, lines
 
     parity = export_bundle(tmp_path / "run", tmp_path / "bundle", store=store.path)
     assert parity.max_abs <= TOLERANCE

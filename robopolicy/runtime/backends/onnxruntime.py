@@ -41,6 +41,8 @@ class OnnxRuntimeBackend:
             self._session = engine.InferenceSession(model, sess_options=options, providers=providers)
         except Exception as error:  # ONNX Runtime's own exceptions share no narrower base
             raise BundleError(f"ONNX Runtime refuses the model: {error}") from error
+        if provider != "auto" and self.provider != providers[0]:
+            raise ConfigError(f"provider {provider!r} cannot be used here; the engine chose {self.provider}")
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     @property
