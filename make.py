@@ -60,9 +60,7 @@ def install() -> int:
     if not (PYTHON.is_file() and STAMP.is_file() and STAMP.read_text() == wanted):
         if not PYTHON.is_file() and run([sys.executable, "-m", "venv", str(VENV)]):
             shutil.rmtree(VENV, ignore_errors=True)
-            return fail(
-                "cannot create a virtual environment; on Debian or Ubuntu: apt-get install python3-venv"
-            )
+            return fail("cannot create .venv; on Debian or Ubuntu: sudo apt-get install python3-venv")
         if sys.platform == "linux" and not shutil.which("nvidia-smi"):
             print(
                 "No NVIDIA GPU seen. If pip now downloads CUDA packages (several GB), you can stop it and set\n"

@@ -15,11 +15,11 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from robopolicy.core.errors import RunExistsError, StoreError
 from robopolicy.core.specs import Specs
@@ -201,6 +201,7 @@ def _write_signal(group: zarr.Group, path: str, signal: Signal, attributes: dict
     value = signal.value
     count = len(value)
     is_image = attributes["kind"] == "image"
+    shuffle: Literal["shuffle", "noshuffle"] = "noshuffle" if is_image else "shuffle"
     frames = min(IMAGE_FRAMES_PER_CHUNK, count) if is_image else count
     array = group.create_array(
         f"{path}/value",
@@ -208,11 +209,14 @@ def _write_signal(group: zarr.Group, path: str, signal: Signal, attributes: dict
         dtype=value.dtype,
         chunks=(frames, *value.shape[1:]),
         shards=(-(-count // frames) * frames, *value.shape[1:]) if is_image else None,
-        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle" if not is_image else "noshuffle"),
+        compressors=(BloscCodec(cname="zstd", clevel=3, shuffle=shuffle), Crc32cCodec()),
         attributes=attributes,
     )
     array[:] = value
-    times = group.create_array(f"{path}/time_ns", shape=(count,), dtype=np.int64, chunks=(count,))
+    compressors = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
+    times = group.create_array(
+        f"{path}/time_ns", shape=(count,), dtype=np.int64, chunks=(count,), compressors=compressors
+    )
     times[:] = signal.time_ns
 
 

@@ -373,3 +373,16 @@ def test_a_path_inside_a_file_is_named(tmp_path):
     with pytest.raises(StoreError, match=r"cannot write to .*file/s\.zarr"):
         EpisodeStore.create(tmp_path / "file" / "s.zarr", make_specs())
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("spoil", [lambda b: bytes([b[0] ^ 1]) + b[1:], lambda b: b[: len(b) // 2]])
+def test_one_flipped_bit_or_a_cut_chunk_is_noticed(tiny_store, spoil):
+    episode = tiny_store.path / schema.EPISODES / tiny_store.names[0]
+    chunks = [p for p in sorted(episode.rglob("c/**/*")) if p.is_file()]
+    assert len(chunks) >= 6
+    for chunk in chunks:
+        before = chunk.read_bytes()
+        chunk.write_bytes(spoil(before))
+        with pytest.raises(StoreError, match=re.escape(chunk.relative_to(episode).parts[0])):
+            tiny_store.read(tiny_store.names[0])
+        chunk.write_bytes(before)
