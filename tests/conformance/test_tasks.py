@@ -203,7 +203,7 @@ def test_the_expert_succeeds_in_every_action_space(task, name, space):
 def test_the_expert_succeeds_under_noise_and_is_seeded(task, name):
     ends = []
     for _ in range(2):
-        env, expert = task(), make_expert(name, noise=0.005, rng=np.random.default_rng(0))
+        env, expert = task(), make_expert(name, noise=0.005)
         env.reset(seed=0)
         expert.reset(env)
         terminated = truncated = False

@@ -90,8 +90,6 @@ def test_the_servo_follows_a_ramp_with_a_lag_of_20_ms():
     np.testing.assert_allclose(env.simulation.measured(), env.simulation.last_command, atol=1e-3)
 
 
-def test_expert_noise_needs_a_generator():
-    with pytest.raises(ConfigError, match="rng"):
-        LiftExpert(noise=0.01)
+def test_negative_expert_noise_is_refused():
     with pytest.raises(ConfigError, match="noise"):
-        LiftExpert(noise=-0.01, rng=np.random.default_rng(0))
+        LiftExpert(noise=-0.01)
