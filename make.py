@@ -60,11 +60,11 @@ def install() -> int:
     if not (PYTHON.is_file() and STAMP.is_file() and STAMP.read_text() == wanted):
         if not PYTHON.is_file() and run([sys.executable, "-m", "venv", str(VENV)]):
             shutil.rmtree(VENV, ignore_errors=True)
-            return fail("cannot create .venv; on Debian or Ubuntu: sudo apt-get install python3-venv")
+            return fail("cannot create .venv; on Debian: sudo apt-get install python3-venv")
         if sys.platform == "linux" and not shutil.which("nvidia-smi"):
             print(
-                "No NVIDIA GPU seen. If pip now downloads CUDA packages (several GB), you can stop it and set\n"
-                "PIP_EXTRA_INDEX_URL to PyTorch's CPU package index (see PyTorch's installation page).",
+                "No NVIDIA GPU seen. If pip now downloads CUDA packages (several GB), you can stop it and\n"
+                "set PIP_EXTRA_INDEX_URL to PyTorch's CPU package index (see PyTorch's installation page).",
                 flush=True,
             )
         print("Installing packages into .venv ...", flush=True)
