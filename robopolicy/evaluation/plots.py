@@ -71,14 +71,14 @@ def starts(episodes: list[EpisodeResult], key: str) -> bytes:
         axes.invert_xaxis()
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
-    return png(draw)
+    return png(draw, (5.2, 4.0))
 
 
 def histogram(values_ms: NDArray[Any], label: str, limit_ms: float | None = None) -> bytes:
     """Latencies on a logarithmic count axis, with p50 and p99."""
 
     def draw(axes: Axes) -> None:
-        axes.hist(values_ms, bins=60, color=BLUE, log=True)
+        axes.hist(values_ms, bins=60, color=BLUE, log=len(values_ms) > 500)
         for percentile, style in ((50, ":"), (99, "--")):
             value = float(np.percentile(values_ms, percentile))
             axes.axvline(value, color="black", linestyle=style, label=f"p{percentile} {value:.2f} ms")

@@ -134,7 +134,24 @@ def _export(
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
+    _strip_traces(model)
     return model
+
+
+def _strip_traces(model: onnx.ModelProto) -> None:
+    """Drop the stack traces the exporter leaves on every node: a fifth of the file, with local paths."""
+    graph = model.graph
+    for item in (
+        model,
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.initializer,
+        *graph.value_info,
+    ):
+        item.doc_string = ""
+        del item.metadata_props[:]
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from synthetic import make_episode, make_normalisers, make_policy_specs, make_specs, make_windows
@@ -20,7 +21,7 @@ from robopolicy.export.bundle import export_bundle
 from robopolicy.export.onnx import export_graphs
 from robopolicy.export.parity import TOLERANCE, ParityError, compare, random_observations
 from robopolicy.policies._saved import load_policy, save_policy
-from robopolicy.policies.diffusion_unet import Config, build
+from robopolicy.policies.diffusion_unet import Config, DiffusionUNet, build
 from robopolicy.runtime import BundlePolicy, load_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -140,3 +141,35 @@ def test_random_windows_fit_the_specs_and_reach_beyond_the_data(shape, angles):
 def test_config_survives_a_change_of_defaults(run):
     """What was saved is used, not today's defaults."""
     assert load_policy(run).module.config == dataclasses.replace(TINY)
+
+
+def test_a_bundle_tells_nothing_about_the_machine_it_was_made_on(run, tmp_path):
+    export_bundle(run, tmp_path / "bundle")
+    for graph in load_bundle(tmp_path / "bundle").graphs.values():
+        assert b"site-packages" not in graph and str(Path(module.__file__).parents[2]).encode() not in graph
+
+
+class OneShot(DiffusionUNet):
+    """A policy that defines ``sample`` itself, with noise of its own shape."""
+
+    def __init__(self, config: Config, specs: PolicySpecs) -> None:
+        super().__init__(config, specs)
+        self.policy_specs = dataclasses.replace(self.policy_specs, noise_shape=(4,))
+        self.head = torch.nn.Linear(self.conditioning_dim + 4, int(np.prod(specs.chunk_shape)))
+
+    def sample(self, conditioning: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        flat = self.head(torch.cat([conditioning, noise], dim=-1))
+        return flat.reshape(-1, *self.policy_specs.chunk_shape)
+
+
+def test_a_policy_that_samples_in_its_own_way_is_exported_as_it_is():
+    torch.manual_seed(0)
+    policy = OneShot(TINY, make_policy_specs()).eval()
+    session = onnxruntime.InferenceSession(export_graphs(policy)["sampler"])
+    assert {i.name: i.shape[1:] for i in session.get_inputs()}["noise"] == [4]
+    for rows in (1, 5):
+        conditioning, noise = torch.randn(rows, policy.conditioning_dim), torch.randn(rows, 4)
+        given = {"conditioning": conditioning.numpy(), "noise": noise.numpy()}
+        with torch.inference_mode():
+            expected = policy.sample(conditioning, noise).numpy()
+        np.testing.assert_allclose(session.run(None, given)[0], expected, atol=1e-5)
