@@ -88,4 +88,16 @@ class VisionEncoder(nn.Module):
             top, left = int(offset[0] * (room_y + 1)), int(offset[1] * (room_x + 1))
         cropped = images[:, top : top + height, left : left + width]
         x = rearrange(cropped, "rows h w c -> rows c h w").float() / 127.5 - 1
-        return self.pool(self.stages(self.stem(x)))
+        keypoints = self.pool(self.stages(self.stem(x)))
+        across, down = keypoints.chunk(2, dim=-1)
+        across = _in_whole_image(across, left, width, images.shape[2])
+        down = _in_whole_image(down, top, height, images.shape[1])
+        return torch.cat([across, down], dim=-1)
+
+
+def _in_whole_image(place: Tensor, start: int, size: int, whole: int) -> Tensor:
+    """Coordinates -1..1 within a crop as coordinates -1..1 within the image it was cut from.
+
+    Otherwise a random crop would move every keypoint by an amount that the network cannot know.
+    """
+    return (2 * start + (place + 1) * (size - 1)) / (whole - 1) - 1

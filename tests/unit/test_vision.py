@@ -46,12 +46,15 @@ def test_without_an_offset_the_centre_is_cropped():
 
 
 @pytest.mark.parametrize("offset", [(0.0, 0.0), (0.999, 0.999), (0.5, 0.1)])
-def test_an_offset_moves_the_crop_within_the_picture(offset):
+def test_an_offset_moves_the_crop_but_keypoints_stay_in_the_whole_picture(offset):
     encoder, images = make(), pictures()
     top, left = int(offset[0] * 9), int(offset[1] * 11)  # 32 - 24 and 40 - 30 pixels of room
     cut = images[:, top : top + 24, left : left + 30]
-    whole = make(crop=1.0)
-    torch.testing.assert_close(encoder(images, torch.tensor(offset)), whole(cut), rtol=0, atol=0)
+    within = make(crop=1.0)(cut)  # -1..1 over the 30 x 24 pixels that were cut
+    across, down = within.chunk(2, dim=-1)
+    pixel_x, pixel_y = left + (across + 1) / 2 * 29, top + (down + 1) / 2 * 23
+    expected = torch.cat([2 * pixel_x / 39 - 1, 2 * pixel_y / 31 - 1], dim=-1)
+    torch.testing.assert_close(encoder(images, torch.tensor(offset)), expected)
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 10), (4, 5), (8, 2), (8, 10)])
