@@ -12,7 +12,7 @@ from robopolicy.core.errors import ConfigError, RobopolicyError
 from robopolicy.core.policy import Policy
 from robopolicy.core.provenance import create_run, package_versions, write_json
 from robopolicy.core.serial import to_tree
-from robopolicy.evaluation.environments import make_env_for
+from robopolicy.evaluation.environments import make_env_for, named_observation
 from robopolicy.evaluation.results import EpisodeResult, Summary, summarise
 from robopolicy.evaluation.rollout import evaluate
 from robopolicy.evaluation.video import mark_outcome, write_video
@@ -70,7 +70,7 @@ def run(args: Args) -> int:
     policy = load_any(args.policy, args.threads)
     specs = policy.policy_specs
     options: dict[str, Any] = {"render_mode": "rgb_array"} if args.videos else {}
-    make_env_for(args.env, specs, **options).close()  # a wrong name fails before anything is written
+    _check_environment(args, policy, options)
     create_run(args.output, args, seed=args.seed)
 
     def film(seed: int, success: bool, frames: list[Any]) -> None:
@@ -90,6 +90,16 @@ def run(args: Args) -> int:
     write_json(args.output / "eval.json", as_tree(episodes, policy, env=args.env, noise_seed=args.noise_seed))
     console.print(describe(summary))
     return 0
+
+
+def _check_environment(args: Args, policy: Policy, options: dict[str, Any]) -> None:
+    """A wrong name, or observations that do not fit, must fail before anything is written."""
+    env = make_env_for(args.env, policy.policy_specs, **options)
+    try:
+        raw, _ = env.reset(seed=args.seed)
+        named_observation(raw, policy.policy_specs)
+    finally:
+        env.close()
 
 
 def as_tree(episodes: list[EpisodeResult], policy: Policy, *, env: str, noise_seed: int) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from robopolicy.runtime import (
     percentile_ms,
     run_realtime,
 )
+from robopolicy.runtime.preconditions import check_plant
 
 HEAVY = ("torch", "diffusers", "zarr")
 
@@ -69,6 +70,7 @@ def run(args: Args) -> int:
     env = make_env_for(args.env, bundle.policy_specs)
     robot = robots.load(env.specs.robot)
     plant = env.plant(clock=time.monotonic_ns)
+    check_plant(plant, bundle.policy_specs)
     create_run(args.output, args, seed=args.seed, bundle_digest=bundle.digest)
     scheduler = ChunkScheduler(bundle.policy_specs, SchedulerConfig())
     safety = SafetyFilter(robot.limits, plant.control_rate, SafetyConfig.for_robot(robot))

@@ -307,3 +307,10 @@ def test_an_interrupted_recording_keeps_the_finished_episodes_and_goes_on(capsys
     assert [seed for seed, _ in recorded] == list(range(len(recorded)))
     assert ask(capsys, "record", "--output", path, "--episodes", 1, "--append")[0] == 0
     assert [e.seed for e in store.episodes(keys=())] == list(range(len(recorded) + 1))
+
+
+def test_a_policy_that_does_not_fit_the_environment_leaves_nothing(capsys, saved, tmp_path):
+    out = tmp_path / "out"
+    error = refused(capsys, "eval", "--policy", saved, "--output", out, "--env", "CartPole-v1")
+    assert "the environment gives" in error and "the policy wants" in error
+    assert not out.exists()
