@@ -27,7 +27,7 @@ ACTION_SPACES: dict[str, str | tuple[str, ...]] = {
 #: Spaces that count from the previous command; rotation' = delta @ rotation in the part's frame.
 DELTAS = ("joint_delta", "ee_delta")
 REFERENCES = ("absolute", "relative")
-OBSERVATION_KINDS = ("state", "image")
+OBSERVATION_KINDS = ("state", "image", "depth")
 REACHED = ("end", "start")
 
 
@@ -36,11 +36,13 @@ class ArraySpec:
     """One named array of an observation, at one instant.
 
     Args:
-        shape: of one sample, at least one axis; images are (height, width, 3), red, green, blue.
-        dtype: numpy name; images are ``uint8`` in 0..255.
-        units: one per element of the last axis of a state ("rad", "m", "px", "1"); empty for images.
+        shape: of one sample, at least one axis; images are (height, width, 3), red, green, blue; depth is
+            (height, width, 1).
+        dtype: numpy name; images are ``uint8`` in 0..255, depth is ``uint16`` (REP-118: 0 is "no reading").
+        units: one per element of the last axis of a state ("rad", "m", "px", "1"); empty for images; the
+            unit of one count for depth ("mm").
         names: one per element of the last axis (joint names, say); may be empty.
-        kind: "state" or "image".
+        kind: "state", "image" or "depth".
         angles: indices of the last axis that wrap at 2 pi [rad]; policies see their cosine and sine.
     Raises:
         SpecError: units or names disagree with the shape, or an unknown kind.
@@ -64,6 +66,8 @@ class ArraySpec:
             raise SpecError(f"a shape needs at least one axis and no empty one, got {self.shape}")
         if self.kind == "image" and (len(self.shape) != 3 or self.shape[-1] != 3 or self.dtype != "uint8"):
             raise SpecError(f"an image is uint8 (height, width, 3), got {self.dtype} {self.shape}")
+        if self.kind == "depth" and (len(self.shape) != 3 or self.shape[-1] != 1 or self.dtype != "uint16"):
+            raise SpecError(f"depth is uint16 (height, width, 1), got {self.dtype} {self.shape}")
         size = self.shape[-1]
         for what in ("units", "names"):
             given = getattr(self, what)
