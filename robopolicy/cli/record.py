@@ -28,6 +28,7 @@ class Args:
         policy_rate: observations and actions per second [Hz].
         noise: standard deviation of executed joint noise [rad]; the clean action is recorded.
         append: continue an existing store of the same specs.
+        image_codec: how camera frames are stored in a new store: lossless, jpeg or png.
     """
 
     output: Path
@@ -39,6 +40,7 @@ class Args:
     policy_rate: float = 10.0
     noise: float = 0.005
     append: bool = False
+    image_codec: str = "lossless"
 
 
 def run(args: Args) -> int:
@@ -59,11 +61,11 @@ def run(args: Args) -> int:
         store = EpisodeStore.open(args.output)
         if store.specs != env.specs:
             raise ConfigError(f"{args.output} has other specs than this recording: {store.specs}")
-        facts = [store.facts(name) for name in store.names]
-        recorded = [fact["seed"] for fact in facts if fact["seed"] is not None]
+        recorded = [entry.seed for entry in store.entries.values() if entry.seed is not None]
         first = max([first - 1, *recorded]) + 1
     else:
-        store = EpisodeStore.create(args.output, env.specs, provenance(task=args.task, config=args))
+        facts = provenance(task=args.task, config=args)
+        store = EpisodeStore.create(args.output, env.specs, facts, image_codec=args.image_codec)
     seeds = range(first, first + args.episodes)
     try:
         successes = record(env, expert, store, seeds, console)

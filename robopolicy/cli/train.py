@@ -19,13 +19,15 @@ class Args:
     """What to train on what.
 
     Args:
-        store: demonstrations.
+        store: demonstrations, by path or URL.
+        store_version: a version of the store, by number or tag; the newest unless given. The run records it.
         output: a new run folder; the policy is saved in its ``policy/``.
         policy: family, a file name in robopolicy/policies; ``--model`` holds its own options.
     """
 
-    store: Path
+    store: str
     output: Path
+    store_version: str | None = None
     policy: str = "diffusion_unet"
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -46,6 +48,7 @@ def run(args: Any) -> int:
     result = train(
         args.store,
         args.output,
+        version=args.store_version,
         family=args.policy,
         policy_config=args.model,
         config=args.train,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,14 @@ class Episode:
     def __len__(self) -> int:
         return len(self.action.value)
 
+    def signals(self) -> Iterator[tuple[str, Signal]]:
+        """Every signal under the name that a store gives it."""
+        for key, signal in self.observation.items():
+            yield f"observation/{key}", signal
+        yield "action", self.action
+        for key, signal in self.extra.items():
+            yield f"extra/{key}", signal
+
     def check(self, specs: Specs, where: str) -> None:
         """Hold every signal against the specs.
 
@@ -73,7 +81,9 @@ class Episode:
             raise SpecError(
                 f"{where}: observations {sorted(self.observation)} are not {sorted(specs.observation)}"
             )
-        shapes = {"action": (self.action, (specs.action.dim,))}  # first: its times are used below
+        shapes: dict[str, tuple[Signal, tuple[int, ...]]] = {
+            "action": (self.action, (specs.action.dim,))
+        }  # first: its times are used below
         shapes.update(
             {name: (self.observation[name], spec.shape) for name, spec in specs.observation.items()}
         )

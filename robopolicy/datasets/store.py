@@ -1,242 +1,390 @@
-"""A Zarr v3 store of episodes. An episode is one group, and is visible whole or not at all.
+"""A versioned Zarr v3 store of episodes. Data are written once; versions say which of them count.
 
-Writing goes to a staging folder beside the episodes; one ``rename`` makes the finished group
-visible, so a reader, or a recorder killed half-way, never leaves half an episode behind.
+An episode is a Zarr group that never changes. What a store holds is what its newest version file lists
+(``versions.py``); recording, deleting, trimming and relabelling each add one such file, atomically and
+durably.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import datetime
 import json
-import os
-import platform
 import shutil
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+from typing import Any
 
 from robopolicy.core.errors import RunExistsError, StoreError
+from robopolicy.core.serial import to_tree
 from robopolicy.core.specs import Specs
-from robopolicy.datasets import schema
-from robopolicy.datasets.episode import Episode, Signal
+from robopolicy.datasets import arrays, journal, locks, schema, versions
+from robopolicy.datasets.codecs import FrameCodec, choose_codecs
+from robopolicy.datasets.draft import data_digest, plain_json
+from robopolicy.datasets.episode import Episode
+from robopolicy.datasets.files import Files, as_store_error
+from robopolicy.datasets.reader import EpisodeReader, file_hashes
+from robopolicy.datasets.storage import Storage, is_url, open_storage
+from robopolicy.datasets.versions import Entry, Version
+from robopolicy.datasets.writer import EpisodeWriter, staging_folders
 
-IMAGE_FRAMES_PER_CHUNK = 8
+
+def utc_now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
 
 
 class EpisodeStore:
-    """Episodes under one set of specs. Use ``create`` or ``open``."""
+    """Episodes under one set of specs, as one version of the store lists them. Use ``create`` or ``open``.
 
-    def __init__(self, path: Path, specs: Specs, metadata: dict[str, Any]) -> None:
-        self.path = path
-        self.specs = specs
-        self.metadata = metadata
+    What is opened stays as it is while others record; ``refresh`` moves to the newest version.
+
+    Attributes:
+        where: path or URL, for messages.
+        version: number of the version in view.
+        entries: name to entry of its episodes, in order of recording.
+    """
+
+    def __init__(
+        self,
+        where: str | Path,
+        storage: Storage,
+        version: int | None = None,
+        *,
+        files: Files | None = None,
+        now: Callable[[], str] = utc_now,
+    ) -> None:
+        self.where, self.storage, self.files, self._now = str(where), storage, files or Files(), now
+        self._local = None if is_url(where) else Path(where)
+        self.root = schema.read_root(self._read_json("zarr.json"), self.where)
+        self.specs, self.metadata = self.root.specs, self.root.metadata
+        self._codecs: dict[str, FrameCodec] = {}
+        self._pinned = version is not None
+        self.version, self.entries = -1, dict[str, Entry]()
+        self._view(self.latest() if version is None else version)
 
     @classmethod
     def create(
-        cls, path: str | Path, specs: Specs, metadata: Mapping[str, Any] | None = None
+        cls,
+        path: str | Path,
+        specs: Specs,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        image_codec: str | Mapping[str, str] = "lossless",
+        codec_settings: Mapping[str, Any] | None = None,
+        files: Files | None = None,
     ) -> EpisodeStore:
         """A new, empty store.
 
+        Args:
+            image_codec: how camera frames are stored, a file name in ``codecs/``: one for all colour cameras,
+                or one per camera by name. Depth is PNG unless said.
+            codec_settings: of that codec, for example ``{"quality": 90}``.
         Raises:
             RunExistsError: something is already there; it is never overwritten.
+            UnknownNameError: no such codec; SpecError: its settings, or a camera that it cannot store.
         """
-        path = Path(path)
+        if is_url(path):
+            raise StoreError(f"{path}: stores are recorded on a disk; 'robopolicy dataset copy' uploads one")
+        path, files = Path(path), files or Files()
         if path.exists():
             raise RunExistsError(f"{path} already exists; choose another path or append to the store")
         for name in specs.observation:
             schema.check_signal_name(name)
-        facts = dict(metadata or {})
+        codecs = choose_codecs(specs, image_codec, codec_settings or {})
+        told = plain_json(dict(metadata or {}), f"{path}: metadata")
+        attributes = schema.root_attributes(specs, told, codecs)
+        first = versions.encode(Version(0, utc_now(), "create", episodes=()))
         draft = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+        content = {
+            "zarr.json": arrays.to_json(arrays.group(attributes)),
+            f"{schema.EPISODES}/zarr.json": arrays.to_json(arrays.group()),
+            f"{versions.FOLDER}/{versions.file_name(0)}": first,
+        }
         try:
-            with _as_store_error(path):
-                root = zarr.create_group(draft, attributes=schema.root_attributes(specs, facts))
-                root.create_group(schema.EPISODES)
-                draft.rename(path)
+            with as_store_error(path):
+                files.write_tree(draft, content)
+                files.rename(draft, path)
+                files.sync_folder(path.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        return cls(path, specs, facts)
+        return cls.open(path, files=files)
 
     @classmethod
-    def open(cls, path: str | Path) -> EpisodeStore:
+    def open(
+        cls,
+        where: str | Path,
+        version: int | str | None = None,
+        *,
+        files: Files | None = None,
+        now: Callable[[], str] = utc_now,
+    ) -> EpisodeStore:
         """An existing store, to read or append.
 
+        Args:
+            where: a folder, or a URL that fsspec opens (``s3://bucket/store``), which is read only.
+            version: a number or a tag; the newest unless given.
         Raises:
-            StoreError: nothing there, or not a robopolicy store; SchemaVersionError: another version.
+            StoreError: nothing there, not a robopolicy store, damaged, or no such version or tag;
+            SchemaVersionError: another schema version.
         """
-        path = Path(path)
-        if not path.is_dir():
-            raise StoreError(f"no store at {path}")
+        storage = open_storage(where)
         try:
-            root = zarr.open_group(path, mode="r", zarr_format=3)
-        except (FileNotFoundError, ValueError) as error:
-            raise StoreError(f"{path} is not a Zarr v3 group, or a damaged one: {error}") from error
-        specs, metadata = schema.read_root(dict(root.attrs), str(path))
-        return cls(path, specs, metadata)
+            number = versions.tagged(storage, version, str(where)) if isinstance(version, str) else version
+            return cls(where, storage, number, files=files, now=now)
+        except FileNotFoundError as error:
+            raise StoreError(f"{where} is not a robopolicy store: it has no zarr.json") from error
+        except OSError as error:
+            raise StoreError(f"cannot read {where}: {error.strerror or error}") from error
+
+    # -- looking -----------------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        """The store's folder; StoreError for a store by URL."""
+        if self._local is None:
+            raise StoreError(
+                f"{self.where} is read only; copy it to a disk first ('robopolicy dataset copy')"
+            )
+        return self._local
 
     @property
     def names(self) -> list[str]:
-        """Names of the visible episodes, in recording order."""
-        folder = self.path / schema.EPISODES
-        visible = [p.name for p in folder.iterdir() if p.name.isdigit() and (p / "zarr.json").is_file()]
-        return sorted(visible, key=int)
+        """Names of the episodes, in order of recording."""
+        return list(self.entries)
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.entries)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over every episode in view, data and facts: which data exactly these are."""
+        return versions.content_digest(self.entries)
+
+    def entry(self, name: str) -> Entry:
+        """StoreError when this version has no such episode."""
+        if name not in self.entries:
+            raise StoreError(
+                f"{self.where} has no episode {name!r} in version {self.version}; it has {_few(self.names)}"
+            )
+        return self.entries[name]
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """Length, instruction, success, seed and clock of an episode; opens no file."""
+        tree: dict[str, Any] = to_tree(self.entry(name))
+        return {key: tree[key] for key in ("length", *schema.ENTRY_FIELDS)}
+
+    def reader(self, name: str) -> EpisodeReader:
+        """Access to parts of an episode, single camera frames included."""
+        return EpisodeReader(self.storage, self.entry(name), f"{self.where}, episode {name}")
+
+    def read(
+        self, name: str, keys: tuple[str, ...] | None = None, extra: tuple[str, ...] | None = None
+    ) -> Episode:
+        """One episode in memory; ``keys`` and ``extra`` limit which signals are read."""
+        return self.reader(name).episode(tuple(self.specs.observation) if keys is None else keys, extra)
+
+    def episodes(self, keys: tuple[str, ...] | None = None) -> Iterator[Episode]:
+        """Every episode in view, in order of recording."""
+        for name in self.names:
+            yield self.read(name, keys)
+
+    def latest(self) -> int:
+        """Number of the newest version."""
+        numbers = versions.numbers(self.storage.list(versions.FOLDER))
+        if not numbers:
+            raise StoreError(f"{self.where} has no version; it is damaged or not a robopolicy store")
+        return numbers[-1]
+
+    def refresh(self) -> None:
+        """See what others have recorded since."""
+        self._view(self.latest())
+
+    def read_version(self, number: int) -> Version:
+        """One line of the log; StoreError when there is none, or it is damaged."""
+        name = f"{versions.FOLDER}/{versions.file_name(number)}"
+        try:
+            return versions.decode(self.storage.read(name), f"{self.where}, {name}")
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{self.where} has no version {number} ({name}); the newest is {self.latest()}"
+            ) from error
+        except OSError as error:
+            raise StoreError(f"{self.where}, {name} cannot be read: {error.strerror or error}") from error
+
+    def codec(self, key: str) -> FrameCodec:
+        """How frames of a camera are stored."""
+        if key not in self._codecs:
+            settings = dict(self.root.codecs[key])
+            self._codecs[key] = FrameCodec(settings.pop("name"), self.specs.observation[key], **settings)
+        return self._codecs[key]
+
+    # -- changing ----------------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        *,
+        where: str = "",
+        journalled: bool = True,
+        background: bool = True,
+        now_s: Callable[[], float] = time.monotonic,
+        **facts: Any,
+    ) -> EpisodeWriter:
+        """Start an episode; ``facts`` are those of ``Episode``. For the rest see ``EpisodeWriter``."""
+        self._check_writable()
+        where = where or f"episode {len(self)}"
+        with self.writing(), self._locked():  # else a new folder, not yet locked, might be swept as debris
+            self._clear_debris()
+            return EpisodeWriter(
+                self, facts, where=where, journalled=journalled, background=background, now_s=now_s
+            )
 
     def append(self, episode: Episode) -> str:
-        """Write one episode and make it visible; returns its name.
+        """Write a whole episode and make it visible, durably; returns its name.
 
         Raises:
             SpecError, ShapeError, NonFiniteValueError: the episode breaks the specs; nothing is written.
             StoreError: the disk refused (full, read-only); the store is as before.
         """
         episode.check(self.specs, f"episode {len(self)}")
-        staging = self.path / schema.STAGING / f"{_host()}-{os.getpid()}-{uuid.uuid4().hex}"
-        try:
-            with _as_store_error(self.path):
-                self._remove_dead_staging()
-                self._write(staging, episode)
-                return self._publish(staging)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-    def read(self, name: str, keys: tuple[str, ...] | None = None) -> Episode:
-        """One episode in memory; ``keys`` limits which observations are read."""
-        try:
-            group = zarr.open_group(self.path / schema.EPISODES / name, mode="r", zarr_format=3)
-        except FileNotFoundError as error:
-            raise StoreError(f"{self.path} has no episode {name!r}; it has {len(self)}") from error
-        facts = schema.read_episode(dict(group.attrs), f"{self.path}, episode {name}")
-        chosen = tuple(self.specs.observation) if keys is None else keys
-        extra = group["extra"]
-        assert isinstance(extra, zarr.Group)
-        return Episode(
-            observation={key: _read_signal(group, f"observation/{key}") for key in chosen},
-            action=_read_signal(group, "action"),
-            extra={key: _read_signal(group, f"extra/{key}") for key in sorted(extra.group_keys())},
-            **facts,
-        )
-
-    def facts(self, name: str) -> dict[str, Any]:
-        """What the episode's attributes say, "length" included; reads one small file and no array."""
-        path = self.path / schema.EPISODES / name / "zarr.json"
-        try:
-            attributes = json.loads(path.read_text())["attributes"]
-        except FileNotFoundError as error:
-            raise StoreError(f"{self.path} has no episode {name!r}; it has {len(self)}") from error
-        except (ValueError, KeyError) as error:
-            raise StoreError(f"{path} is damaged: {error}") from error
-        length = attributes.get(schema.EPISODE_KEY, {}).get("length")
-        return {**schema.read_episode(attributes, str(path)), "length": length}
-
-    def digest(self) -> str:
-        """SHA-256 (hex) over the names and attributes of the visible episodes: which data this was."""
-        total = hashlib.sha256()
-        for name in self.names:
-            total.update(name.encode() + (self.path / schema.EPISODES / name / "zarr.json").read_bytes())
-        return total.hexdigest()
-
-    def episodes(self, keys: tuple[str, ...] | None = None) -> Iterator[Episode]:
-        """Every visible episode, in recording order."""
-        for name in self.names:
-            yield self.read(name, keys)
-
-    def _write(self, folder: Path, episode: Episode) -> None:
         facts = {field: getattr(episode, field) for field in schema.EPISODE_FIELDS}
-        facts.update(length=len(episode), metadata=dict(episode.metadata))
-        group = zarr.create_group(folder, attributes={schema.EPISODE_KEY: facts})
-        for name, signal in episode.observation.items():
-            spec = self.specs.observation[name]
-            attributes = {"units": list(spec.units), "names": list(spec.names), "kind": spec.kind}
-            value = signal.value.astype(spec.dtype, casting="same_kind", copy=False)
-            _write_signal(group, f"observation/{name}", Signal(value, signal.time_ns), attributes)
-        units, names = list(self.specs.action.units), list(self.specs.action.names)
-        commands = Signal(episode.action.value.astype(np.float32, copy=False), episode.action.time_ns)
-        _write_signal(group, "action", commands, {"units": units, "names": names, "kind": "state"})
-        group.create_group("extra")
-        for name, signal in episode.extra.items():
-            schema.check_signal_name(name)
-            attributes = {"units": [], "names": [], "kind": "extra"}
-            _write_signal(group, f"extra/{name}", signal, attributes)
+        with self.begin(journalled=False, background=False, **facts) as writer:
+            for name, signal in episode.signals():
+                writer.add(name, signal)
+            return writer.commit()
 
-    def _publish(self, staging: Path) -> str:
-        names = self.names
-        index = int(names[-1]) + 1 if names else 0
-        while True:
-            name = schema.episode_name(index)
-            try:
-                os.rename(staging, self.path / schema.EPISODES / name)
-            except OSError:
-                if not (self.path / schema.EPISODES / name).exists():
-                    raise
-                index += 1  # another recorder took this name first
-            else:
-                return name
+    def change(self, message: str, put: Iterable[Entry] = (), removed: Iterable[str] = ()) -> int:
+        """Add a version; returns its number. The store's view moves to it.
 
-    def _remove_dead_staging(self) -> None:
-        folder = self.path / schema.STAGING
-        for leftover in folder.iterdir() if folder.is_dir() else ():
-            host, _, rest = leftover.name.partition("-")
-            if host != _host():
-                continue  # another machine's recorder; only it can tell whether that one lives
+        Raises:
+            StoreError: the disk refused, the version in view is an old one, or somebody else has changed
+                one of the entries to put since; nothing is changed.
+        """
+        self._check_writable()
+        put = tuple(put)
+        with self.writing(), self._locked():
+            newest = self.latest()
+            if newest != self.version:
+                now = versions.entries_at(newest, self.read_version)
+                lost = [e.name for e in put if now.get(e.name) != self.entries.get(e.name)]
+                if lost:
+                    raise StoreError(
+                        f"{self.where}: version {newest} has changed {_few(lost)} since version "
+                        f"{self.version}; refresh and look again"
+                    )
+            return self._add_version(message, put, tuple(removed))
+
+    def adopt(self) -> list[str]:
+        """Take in complete episodes whose recorders died before a version listed them; returns their names.
+
+        Whoever commits next does so too.
+        """
+        self._check_writable()
+        with self.writing(), self._locked():
+            return self._adopt()
+
+    def publish(self, folder: Path, facts: Mapping[str, Any], digest: str) -> str:
+        """Give a finished, synced episode folder its name and a version; for ``EpisodeWriter`` and copies."""
+        with self._locked():
+            name = self._take(folder)
             try:
-                os.kill(int(rest.split("-")[0]), 0)
-            except ProcessLookupError:
-                shutil.rmtree(leftover, ignore_errors=True)
-            except (PermissionError, ValueError):
+                self._add_version(f"record {name}", (versions.make_entry(name, facts, digest),), ())
+            except BaseException:
+                self._give_back(name, folder)
+                raise
+        return name
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turns refusals of the disk into StoreError."""
+        with as_store_error(self.path):
+            yield
+
+    # -- inside ------------------------------------------------------------------------------------------
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            tree = json.loads(self.storage.read(name))
+            return dict(tree["attributes"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{self.where}: {name} is damaged: {error}") from error
+
+    def _view(self, number: int) -> None:
+        self.entries = versions.entries_at(number, self.read_version)
+        self.version = number
+
+    def _check_writable(self) -> None:
+        if self._pinned:
+            raise StoreError(f"{self.path} is open at version {self.version}; open the newest to change it")
+
+    def _locked(self) -> locks.Lock:
+        self.files.make_folder(self.path / schema.STAGING)
+        return locks.Lock(self.path / schema.LOCK, wait=True)
+
+    def _take(self, folder: Path) -> str:
+        """Move a finished episode among the others, under a name of its own."""
+        self._adopt()
+        target = self.path / schema.EPISODES
+        taken = [int(p.name) for p in target.iterdir() if p.name.isdigit()]
+        last = self.read_version(self.latest()).last
+        name = schema.episode_name(max([last, *taken]) + 1)
+        self.files.rename(folder, target / name)
+        self.files.sync_folder(target)
+        return name
+
+    def _give_back(self, name: str, folder: Path) -> None:
+        """Undo ``_take`` when no version came to list the episode: else the next recorder would adopt it."""
+        with contextlib.suppress(OSError, StoreError):
+            if self.read_version(self.latest()).last < int(name):
+                self.files.rename(self.path / schema.EPISODES / name, folder)
+
+    def _adopt(self) -> list[str]:
+        """Take in an episode whose recorder died between naming it and adding the version: it is complete."""
+        last = self.read_version(self.latest()).last
+        folders = (
+            p for p in (self.path / schema.EPISODES).iterdir() if p.name.isdigit() and int(p.name) > last
+        )
+        adopted = []
+        for folder in sorted(folders, key=lambda p: int(p.name)):
+            if not (folder / "zarr.json").is_file():
                 continue
+            name = folder.name
+            try:
+                facts = schema.read_episode(
+                    self._read_json(f"{schema.EPISODES}/{name}/zarr.json"), str(folder)
+                )
+                reader = EpisodeReader(self.storage, versions.make_entry(name, facts, ""), str(folder))
+                entry = versions.make_entry(name, facts, data_digest(file_hashes(reader)))
+            except StoreError:  # never committed and damaged: set aside, so that recording goes on
+                self.files.rename(folder, self.path / schema.STAGING / f"damaged-{name}-{uuid.uuid4().hex}")
+                continue
+            self._add_version(f"adopt {name}, whose recorder died", (entry,), ())
+            adopted.append(name)
+        return adopted
+
+    def _add_version(self, message: str, put: tuple[Entry, ...], removed: tuple[str, ...]) -> int:
+        newest = self.latest()
+        if newest != self.version:
+            self._view(newest)
+        before = self.read_version(newest)
+        after = versions.apply(self.entries, put, removed)
+        version = versions.following(before, after, self._now(), message, put, removed)
+        path = self.path / versions.FOLDER / versions.file_name(version.number)
+        self.files.create(path, versions.encode(version))
+        self.entries, self.version = after, version.number
+        return version.number
+
+    def _clear_debris(self) -> None:
+        """Dead recorders that kept no journal, or whose episode got its name, left nothing to recover."""
+        for folder in staging_folders(self.path):
+            lock = folder / locks.FILE
+            journalled = (folder / journal.FILE).exists() and (folder / "episode").exists()
+            if lock.exists() and not journalled and not locks.is_held(lock):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-def _host() -> str:
-    return "".join(c for c in platform.node() if c.isalnum()) or "host"
-
-
-def _write_signal(group: zarr.Group, path: str, signal: Signal, attributes: dict[str, Any]) -> None:
-    value = signal.value
-    count = len(value)
-    is_image = attributes["kind"] == "image"
-    shuffle: Literal["shuffle", "noshuffle"] = "noshuffle" if is_image else "shuffle"
-    frames = min(IMAGE_FRAMES_PER_CHUNK, count) if is_image else count
-    array = group.create_array(
-        f"{path}/value",
-        shape=value.shape,
-        dtype=value.dtype,
-        chunks=(frames, *value.shape[1:]),
-        shards=(-(-count // frames) * frames, *value.shape[1:]) if is_image else None,
-        compressors=(BloscCodec(cname="zstd", clevel=3, shuffle=shuffle), Crc32cCodec()),
-        attributes=attributes,
-    )
-    array[:] = value
-    compressors = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
-    times = group.create_array(
-        f"{path}/time_ns", shape=(count,), dtype=np.int64, chunks=(count,), compressors=compressors
-    )
-    times[:] = signal.time_ns
-
-
-def _read_signal(group: zarr.Group, path: str) -> Signal:
-    try:
-        value, time_ns = group[f"{path}/value"], group[f"{path}/time_ns"]
-    except KeyError as error:
-        raise StoreError(f"{group.store_path} has no signal {path!r}") from error
-    assert isinstance(value, zarr.Array) and isinstance(time_ns, zarr.Array)
-    try:
-        return Signal(np.asarray(value[:]), np.asarray(time_ns[:]))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise StoreError(f"{group.store_path}: {path!r} cannot be read: {error}") from error
-
-
-@contextlib.contextmanager
-def _as_store_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"cannot write to {path}: {error.strerror or error}; the store is unchanged"
-        ) from error
+def _few(names: list[str]) -> str:
+    if len(names) <= 6:
+        return ", ".join(names) or "none"
+    return f"{', '.join(names[:3])} ... {names[-1]} ({len(names)})"

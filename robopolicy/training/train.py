@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from robopolicy import policies
 from robopolicy.core.errors import ConfigError, NonFiniteValueError
 from robopolicy.core.horizons import Horizons
 from robopolicy.core.normalise import MODES, Normalisers
 from robopolicy.core.provenance import create_run, write_json
-from robopolicy.core.specs import PolicySpecs
+from robopolicy.core.specs import PolicySpecs, Specs
+from robopolicy.datasets.columns import OnDemand
+from robopolicy.datasets.loader import Loader, TensorBatch
 from robopolicy.datasets.store import EpisodeStore
 from robopolicy.datasets.windows import Batch, Windows
 from robopolicy.models.policy_module import PolicyModule
@@ -44,6 +47,8 @@ class TrainConfig:
         normaliser: of observations, "min_max" or "gaussian"; actions always map onto [-1, 1].
         include_failures: train also on episodes that are marked as failed.
         threads: of torch on the CPU; 0 leaves torch's own choice.
+        loader_threads: that decode camera frames, where these do not fit in memory.
+        memory_gib: demonstrations held in memory; cameras beyond it are decoded when sampled [GiB].
         save_every: steps between saved policies; the last one is always saved.
     """
 
@@ -61,6 +66,8 @@ class TrainConfig:
     horizons: Horizons = field(default_factory=Horizons)
     seed: int = 0
     threads: int = 0
+    loader_threads: int = 2
+    memory_gib: float = 2.0
     device: str = "auto"
     save_every: int = 5_000
 
@@ -75,12 +82,18 @@ class TrainConfig:
             raise ConfigError(f"learning_rate must be positive and finite, got {self.learning_rate}")
         if self.save_every < 1:
             raise ConfigError(f"save_every must be >= 1, got {self.save_every}")
+        if self.loader_threads < 1 or not 0 <= self.memory_gib < math.inf:
+            raise ConfigError(
+                "loader_threads must be >= 1 and memory_gib >= 0 and finite, "
+                f"got {self.loader_threads} and {self.memory_gib}"
+            )
 
 
 def train(
-    store_path: Path,
+    store_path: str | Path,
     output: Path,
     *,
+    version: int | str | None = None,
     family: str = "diffusion_unet",
     policy_config: Any = None,
     config: TrainConfig,
@@ -90,6 +103,8 @@ def train(
     """Train and save the averaged policy under ``output/policy``.
 
     Args:
+        store_path: demonstrations, by path or URL.
+        version: of the store, a number or a tag; None takes the newest. The run records which it was.
         policy_config: the family's ``Config``; None takes its defaults.
         names: episodes to use; None takes all.
     Returns:
@@ -101,13 +116,13 @@ def train(
     module_family = policies.family(family)
     if policy_config is None:
         policy_config = module_family.Config()
-    store = EpisodeStore.open(store_path)
+    store = EpisodeStore.open(store_path, version)
     keys = config.keys or tuple(k for k, s in store.specs.observation.items() if s.kind == "state")
     store.specs.select(keys)
     names = store.names if names is None else names
     judged = {name: store.facts(name)["success"] for name in names}
     used = [n for n in names if config.include_failures or judged[n] is not False]
-    windows = Windows(store, config.horizons, keys, used)
+    windows = _load(store, keys, used, config, console)
     if len(windows) < config.batch_size:
         raise ConfigError(f"{len(windows)} windows are fewer than one batch of {config.batch_size}")
     if config.threads:
@@ -124,7 +139,8 @@ def train(
         output,
         saved,
         seed=config.seed,
-        store_digest=store.digest(),
+        store_version=store.version,
+        store_digest=store.digest,
         episodes=used,
         failures_left_out=left_out,
     )
@@ -146,7 +162,10 @@ def train(
         )
 
     started = time.monotonic()
-    losses = _optimise(module, ema, windows, normalisers, config, device, output, save, console)
+    transform = partial(normalised, specs=windows.specs, normalisers=normalisers)
+    loader = Loader(windows, config.batch_size, seed=config.seed, transform=transform)
+    with contextlib.closing(loader.batches()) as batches:
+        losses = _optimise(module, ema, batches, config, device, output, save, console)
     seconds = time.monotonic() - started
     save()
     result = {
@@ -159,11 +178,32 @@ def train(
     return result
 
 
+def _load(
+    store: EpisodeStore, keys: tuple[str, ...], names: list[str], config: TrainConfig, console: Console | None
+) -> Windows:
+    with Progress(transient=True, console=console) as progress:
+        task = progress.add_task("loading demonstrations", total=len(names))
+        windows = Windows(
+            store,
+            config.horizons,
+            keys,
+            names,
+            memory_bytes=int(config.memory_gib * 2**30),
+            threads=config.loader_threads,
+            on_progress=lambda done, _: progress.update(task, completed=done),
+        )
+    on_demand = [key for key, column in windows.columns.items() if isinstance(column, OnDemand)]
+    if on_demand:
+        (console or Console()).print(
+            f"{on_demand} exceed {config.memory_gib} GiB and are decoded when sampled (--train.memory-gib)"
+        )
+    return windows
+
+
 def _optimise(
     module: PolicyModule,
     ema: Ema,
-    windows: Windows,
-    normalisers: Normalisers,
+    batches: Iterator[TensorBatch],
     config: TrainConfig,
     device: str,
     output: Path,
@@ -184,10 +224,12 @@ def _optimise(
     ):
         task = progress.add_task("train", total=config.steps, status="")
         started = time.monotonic()
-        for step, batch in enumerate(_batches(windows, config), start=1):
-            observation, action, mask = to_tensors(batch, windows, normalisers, device)
+        for step, host in zip(range(1, config.steps + 1), batches):
+            batch = host.to(device)
             with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
-                loss = module.loss(module.encode(observation, generator), action, mask, generator)
+                loss = module.loss(
+                    module.encode(batch.observation, generator), batch.action, batch.mask, generator
+                )
             value = loss.item()
             if not math.isfinite(value):
                 raise NonFiniteValueError(f"loss is {value} at step {step}; lower the learning rate")
@@ -209,25 +251,10 @@ def _optimise(
     return losses
 
 
-def _batches(windows: Windows, config: TrainConfig) -> Iterator[Batch]:
-    step, epoch = 0, 0
-    while True:
-        for batch in windows.epoch(config.batch_size, seed=config.seed, epoch=epoch):
-            yield batch
-            step += 1
-            if step == config.steps:
-                return
-        epoch += 1
-
-
-def to_tensors(
-    batch: Batch, windows: Windows, normalisers: Normalisers, device: str
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """A batch as normalised tensors: observation, action, mask."""
-    inputs = normalisers.observations(windows.specs, batch.observation)
-    observation = {key: torch.from_numpy(value).to(device) for key, value in inputs.items()}
-    action = torch.from_numpy(normalisers.action.forward(batch.action)).to(device)
-    return observation, action, torch.from_numpy(batch.mask).to(device)
+def normalised(batch: Batch, specs: Specs, normalisers: Normalisers) -> Batch:
+    """What the network sees of a batch."""
+    observation = normalisers.observations(specs, batch.observation)
+    return Batch(observation, normalisers.action.forward(batch.action), batch.mask)
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
