@@ -8,6 +8,7 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 import tyro
 from rich.console import Console
@@ -20,9 +21,10 @@ PRIVATE = ("main",)
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
-def commands() -> list[str]:
-    """Names of the sub-commands: the file names in this package."""
-    return sorted(m.name for m in pkgutil.iter_modules(cli.__path__) if m.name not in PRIVATE)
+def commands(group: ModuleType = cli) -> list[str]:
+    """Names of the (sub-)commands: the file names in a package."""
+    found = (m.name for m in pkgutil.iter_modules(group.__path__))
+    return sorted(name for name in found if name not in PRIVATE and not name.startswith("_"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,16 +34,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["--version"]:
         print(__version__)
         return 0
+    return _dispatch(cli, "robopolicy", given, console)
+
+
+def _dispatch(group: ModuleType, prog: str, given: list[str], console: Console) -> int:
     if not given or given[0] in ("-h", "--help"):
-        print(_help())
+        print(_help(group, prog))
         return 0 if given else 2
     name, rest = given[0], given[1:]
-    if name not in commands():
-        return _refuse(console, f"unknown command {name!r}; known: {', '.join(commands())}")
+    if name not in commands(group):
+        return _refuse(console, f"unknown command {name!r}; known: {', '.join(commands(group))}")
     try:
-        command = importlib.import_module(f"robopolicy.cli.{name}")
+        command = importlib.import_module(f"{group.__name__}.{name}")
+        if hasattr(command, "__path__"):
+            return _dispatch(command, f"{prog} {name}", rest, console)
         args_type = command.arguments(rest) if hasattr(command, "arguments") else command.Args
-        args = tyro.cli(args_type, args=rest, prog=f"robopolicy {name}", description=command.__doc__)
+        args = tyro.cli(args_type, args=rest, prog=f"{prog} {name}", description=command.__doc__)
         return int(command.run(args) or 0)
     except RobopolicyError as error:
         return _refuse(console, str(error))
@@ -63,10 +71,10 @@ def _refuse(console: Console, message: str) -> int:
     return 2
 
 
-def _help() -> str:
-    lines = ["usage: robopolicy COMMAND [options]   (robopolicy COMMAND --help lists them)", ""]
-    for name in commands():
-        spec = importlib.util.find_spec(f"robopolicy.cli.{name}")
+def _help(group: ModuleType, prog: str) -> str:
+    lines = [f"usage: {prog} COMMAND [options]   ({prog} COMMAND --help lists them)", ""]
+    for name in commands(group):
+        spec = importlib.util.find_spec(f"{group.__name__}.{name}")
         assert spec is not None and spec.origin is not None
         with open(spec.origin, encoding="utf-8") as file:
             first = file.readline().strip().strip('"')

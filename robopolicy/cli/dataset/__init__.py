@@ -1,0 +1,1 @@
+"""Work with stores of demonstrations: look, check, edit, import, export."""
