@@ -26,7 +26,9 @@ from robopolicy.core.errors import (
 )
 from robopolicy.datasets import schema
 from robopolicy.datasets.episode import Signal
+from robopolicy.datasets.recovery import unfinished
 from robopolicy.datasets.store import EpisodeStore
+from robopolicy.datasets.writer import staging_folders
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -70,7 +72,7 @@ def test_keys_limit_what_is_read(tiny_store):
 
 
 def test_unknown_episodes_and_signals_are_named(tiny_store):
-    with pytest.raises(StoreError, match="no episode '7'; it has 3"):
+    with pytest.raises(StoreError, match="no episode '7' in version 3; it has 000000, 000001, 000002"):
         tiny_store.read("7")
     with pytest.raises(StoreError, match="no signal 'observation/nose'"):
         tiny_store.read("000000", keys=("nose",))
@@ -101,11 +103,11 @@ def test_nothing_is_ever_overwritten(tmp_path, content):
     assert everything_in(tmp_path) == before
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_another_schema_version_is_refused_with_both_versions(tiny_store, version):
     root = zarr.open_group(tiny_store.path)
     root.attrs["robopolicy"] = {**root.attrs["robopolicy"], "schema_version": version}
-    with pytest.raises(SchemaVersionError, match=rf"schema version {version!r}; this release reads 1"):
+    with pytest.raises(SchemaVersionError, match=rf"schema version {version!r}; this release reads 2"):
         EpisodeStore.open(tiny_store.path)
 
 
@@ -117,20 +119,21 @@ def test_a_store_that_uses_features_unknown_here_is_refused_by_their_name(tiny_s
 
 
 def test_facts_that_an_older_store_does_not_state_have_defaults(tiny_store):
-    group = zarr.open_group(tiny_store.path / schema.EPISODES / "000001")
-    group.attrs["robopolicy_episode"] = {"length": 12, "from_the_future": 1}
-    episode = tiny_store.read("000001")
-    assert {name: getattr(episode, name) for name in schema.EPISODE_FIELDS} == schema.EPISODE_FIELDS
-    assert tiny_store.facts("000001") == {**schema.EPISODE_FIELDS, "length": 12}
+    path = tiny_store.path / schema.EPISODES / "000001" / "zarr.json"
+    tree = json.loads(path.read_text())
+    tree["attributes"]["robopolicy_episode"] = {"length": 12, "from_the_future": 1}
+    path.write_text(json.dumps(tree))
+    assert tiny_store.read("000001").metadata == schema.EPISODE_FIELDS["metadata"]
+    assert schema.read_episode(tree["attributes"], "here") == {**schema.EPISODE_FIELDS, "length": 12}
 
 
 def test_facts_are_those_of_the_episode_and_the_digest_tells_stores_apart(tiny_store):
-    episode, before = tiny_store.read("000002"), tiny_store.digest()
-    expected = {name: getattr(episode, name) for name in schema.EPISODE_FIELDS}
+    episode, before = tiny_store.read("000002"), tiny_store.digest
+    expected = {name: getattr(episode, name) for name in schema.ENTRY_FIELDS}
     assert tiny_store.facts("000002") == {**expected, "length": len(episode)}
-    assert EpisodeStore.open(tiny_store.path).digest() == before
+    assert EpisodeStore.open(tiny_store.path).digest == before
     tiny_store.append(make_episode(tiny_store.specs, 3))
-    assert tiny_store.digest() != before
+    assert tiny_store.digest != before
 
 
 def test_what_is_not_a_store_is_refused_by_its_path(tmp_path):
@@ -142,9 +145,9 @@ def test_what_is_not_a_store_is_refused_by_its_path(tmp_path):
     (tmp_path / "file").write_text("x")
     refuse(tmp_path / "file", "no store")
     (tmp_path / "empty").mkdir()
-    refuse(tmp_path / "empty", "not a Zarr v3 group")
+    refuse(tmp_path / "empty", "not a robopolicy store")
     zarr.create_group(tmp_path / "v2", zarr_format=2)
-    refuse(tmp_path / "v2", "not a Zarr v3 group")
+    refuse(tmp_path / "v2", "not a robopolicy store")
     zarr.create_group(tmp_path / "plain")
     refuse(tmp_path / "plain", "not a robopolicy store")
 
@@ -286,38 +289,43 @@ def test_observation_names_become_folders_so_they_are_checked(tmp_path, name):
 KILLED = """
 import os, signal, sys
 from synthetic import make_episode
-from robopolicy.datasets import store as module
-store = module.EpisodeStore.open(sys.argv[1])
+from robopolicy.datasets.store import EpisodeStore
+from robopolicy.datasets.writer import staging_folders
+store = EpisodeStore.open(sys.argv[1])
 store.append(make_episode(store.specs, 6, seed=100))
-write, count = module._write_signal, 0
-def write_some_then_die(*arguments):
-    global count
-    count += 1
-    write(*arguments)
-    if count == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-module._write_signal = write_some_then_die
-store.append(make_episode(store.specs, 6, seed=101))
+episode = make_episode(store.specs, 6, seed=101)
+writer = store.begin(seed=101, journalled=False, background=False)
+for name, whole in list(episode.signals())[:3]:
+    writer.add(name, whole)
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def test_a_recorder_killed_mid_episode_leaves_the_finished_ones(tiny_store):
     run_python(KILLED, str(tiny_store.path), expect=-signal.SIGKILL)
-    staging = tiny_store.path / schema.STAGING
     store = EpisodeStore.open(tiny_store.path)
-    assert len(list(staging.iterdir())) == 1  # set aside, invisible
+    assert len(staging_folders(tiny_store.path)) == 1  # set aside, invisible
     assert [e.seed for e in store.episodes()] == [0, 1, 2, 100]
     store.append(make_episode(store.specs, 4, seed=7))
-    assert list(staging.iterdir()) == []
+    assert staging_folders(tiny_store.path) == []  # it kept no journal, so there is nothing to recover
     assert [e.seed for e in store.episodes()] == [0, 1, 2, 100, 7]
 
 
-def test_a_live_recorder_is_not_swept_away(tiny_store):
+@pytest.mark.parametrize("journalled", [False, True])
+def test_a_live_recorder_is_not_swept_away(tiny_store, journalled):
     """Two recorders, one store: the first one's half-written episode is none of the second's business."""
-    mine = tiny_store.path / schema.STAGING / f"{os.getppid()}-busy"
-    mine.mkdir(parents=True)
-    tiny_store.append(make_episode(tiny_store.specs, 4))
-    assert mine.is_dir()
+    episode = make_episode(tiny_store.specs, 5, seed=50)
+    second = EpisodeStore.open(tiny_store.path)
+    with tiny_store.begin(seed=50, journalled=journalled) as writer:
+        signals = list(episode.signals())
+        for name, whole in signals[:2]:
+            writer.add(name, whole)
+        second.append(make_episode(tiny_store.specs, 4, seed=51))
+        assert unfinished(second) == []
+        for name, whole in signals[2:]:
+            writer.add(name, whole)
+        writer.commit()
+    assert [e.seed for e in tiny_store.episodes()] == [0, 1, 2, 51, 50]
 
 
 def test_two_recorders_never_take_the_same_name(tiny_store):
@@ -330,6 +338,8 @@ def test_two_recorders_never_take_the_same_name(tiny_store):
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     both = [subprocess.Popen([*command, str(first)], env=environment) for first in (100, 200)]
     assert [process.wait(120) for process in both] == [0, 0]
+    assert len(tiny_store) == 3  # what was opened stays as it was
+    tiny_store.refresh()
     seeds = [episode.seed for episode in tiny_store.episodes(keys=())]
     assert sorted(seeds) == [0, 1, 2, *range(100, 108), *range(200, 208)]
 
@@ -339,6 +349,7 @@ import resource, signal, sys
 from synthetic import make_episode
 from robopolicy.core.errors import StoreError
 from robopolicy.datasets.store import EpisodeStore
+from robopolicy.datasets.writer import staging_folders
 store = EpisodeStore.open(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writes beyond the limit then fail, as on a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
