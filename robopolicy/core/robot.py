@@ -80,6 +80,10 @@ class Robot:
         home: (num_joints,) rest posture [rad].
         workspace_lower, workspace_upper: (3,) box for the tool centre point in the base frame [m].
         source: where the numbers come from.
+        base_frame: name of the frame that poses are given in, as the driver's transforms call it.
+        redundant_joint: name of the joint whose angle the tool's pose leaves open; empty where there is none.
+    Raises:
+        SpecError: home has another number of joints, or the redundant joint is none of them.
     """
 
     name: str
@@ -91,6 +95,14 @@ class Robot:
     workspace_lower: tuple[float, float, float]
     workspace_upper: tuple[float, float, float]
     source: str
+    base_frame: str
+    redundant_joint: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.home) != len(self.joints):
+            raise SpecError(f"{self.name} has {len(self.joints)} joints, its home {len(self.home)} angles")
+        if self.redundant_joint not in ("", *self.joint_names):
+            raise SpecError(f"redundant joint {self.redundant_joint!r} is none of {self.joint_names}")
 
     @property
     def joint_names(self) -> tuple[str, ...]:

@@ -46,4 +46,6 @@ ROBOT = Robot(
     workspace_lower=(0.15, -0.55, 0.0),
     workspace_upper=(0.85, 0.55, 1.0),
     source="Franka Robotics: franka_description and the FCI documentation (see the module's docstring)",
+    base_frame="fr3_link0",
+    redundant_joint="fr3_joint3",
 )

@@ -18,6 +18,7 @@ from robopolicy.core.geometry import (
 from robopolicy.core.robot import Robot
 from robopolicy.core.specs import ActionPart, ActionSpec
 from robopolicy_sim.kinematics import InverseKinematics
+from robopolicy_sim.robots import SimulatedRobot
 
 ARM_SPACES = ("joint_position", "joint_delta", "ee_pose", "ee_delta")
 POSE_NAMES = ("x", "y", "z", "r0", "r1", "r2", "r3", "r4", "r5")
@@ -30,7 +31,7 @@ def action_spec(robot: Robot, space: str) -> ActionSpec:
         raise UnknownNameError("action space", space, ARM_SPACES)
     names = robot.joint_names if space.startswith("joint") else POSE_NAMES
     reference = "relative" if space.endswith("delta") else "absolute"
-    frame = "" if space.startswith("joint") else f"{robot.name}_link0"
+    frame = "" if space.startswith("joint") else robot.base_frame
     gripper = ActionPart("gripper_opening", (robot.gripper.name,))
     return ActionSpec((ActionPart(space, names, reference, frame), gripper))
 
@@ -59,14 +60,21 @@ class ActionConverter:
     Relative actions count from the previous COMMAND, not the measured state, so servo lag does not
     accumulate. ``ee_delta`` moves along the base frame's axes and rotates about them:
     position' = position + delta, rotation' = delta @ rotation.
+
+    A tool pose is approached no faster than the joints may turn. Beside a singularity (of the UR5e: above its
+    base) a small motion of the tool asks for half a turn of a joint, and a pose out of reach for a jump.
+
+    Args:
+        policy_rate: actions per second [Hz].
     """
 
-    def __init__(self, robot: Robot, space: str) -> None:
-        self.spec = action_spec(robot, space)
+    def __init__(self, arm: SimulatedRobot, space: str, policy_rate: float = 10.0) -> None:
+        self.spec = action_spec(arm.robot, space)
         self.space = space
-        self._robot = robot
-        self._size = len(robot.joints)
-        self._kinematics = InverseKinematics(robot) if space.startswith("ee") else None
+        self._robot = arm.robot
+        self._limits = arm.robot.limits
+        self._step_max = arm.robot.limits.velocity[:-1] / policy_rate
+        self._kinematics = InverseKinematics(arm) if space.startswith("ee") else None
 
     def command_from_action(self, action: NDArray[Any], previous: Float) -> Float:
         """What the servos shall reach.
@@ -79,14 +87,15 @@ class ActionConverter:
         Raises:
             NonFiniteValueError: a 6-D rotation whose two columns are parallel or zero.
         """
-        arm, limits = action[:-1], self._robot.limits
+        arm, limits = action[:-1], self._limits
         if self.space == "joint_position":
             joints = arm
         elif self.space == "joint_delta":
             joints = previous[:-1] + arm
         else:
             joints = self._solve(arm, previous[:-1])
-        return np.clip(np.append(joints, action[-1]), limits.lower, limits.upper)
+        command: Float = np.clip(np.append(joints, action[-1]), limits.lower, limits.upper)
+        return command
 
     def action_from_command(self, command: NDArray[Any], previous: Float) -> Float:
         """The action of this space that leads from ``previous`` to ``command``; the inverse of the above."""
@@ -112,4 +121,6 @@ class ActionConverter:
         if self.space == "ee_delta":
             before = self._robot.transform_tcp_to_base(start)
             target = transform(rotation @ before[:3, :3], before[:3, 3] + pose_9d[:3])
-        return self._kinematics.solve(target, start)
+        step = self._kinematics.solve(target, start) - start
+        joints: Float = start + step / np.maximum(1.0, np.max(np.abs(step) / self._step_max))
+        return joints

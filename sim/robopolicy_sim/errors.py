@@ -7,3 +7,7 @@ from robopolicy.core.errors import RobopolicyError
 
 class UnstablePhysicsError(RobopolicyError):
     """The simulated state became NaN, infinite or absurd; the state before the bad tick was restored."""
+
+
+class ModelError(RobopolicyError):
+    """A model file is missing, broken, or lacks what an arm needs; names the file and the reason."""

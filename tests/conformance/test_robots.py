@@ -1,4 +1,4 @@
-"""Every robot file: limits are sane, sources are named, and the MJCF of the same name agrees with it."""
+"""Every robot file: limits are sane, sources are named, and the MJCF of the same name is that robot."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 from robopolicy import robots
+from robopolicy.core.geometry import (
+    matrix_from_quat_wxyz,
+    matrix_from_rpy,
+    pose_9d_from_transform,
+    transform,
+)
 
 ROBOTS = robots.names()
+#: Where tables are worked on: radius from the base and height of the tool [m], its turn from outwards [rad].
+REACH, HEIGHT, TURN = (0.3, 0.7), (0.01, 0.4), np.pi / 4
 
 
 @pytest.mark.parametrize("name", ROBOTS)
@@ -15,32 +23,77 @@ def test_limits_are_sane_and_the_source_is_given(name):
     robot = robots.load(name)
     limits = robot.limits
     assert robot.name == name
-    assert robot.source.strip()
+    assert robot.source.strip() and robot.base_frame.strip()
     assert len(set(robot.joint_names)) == len(robot.joints)
     assert np.all(limits.lower < limits.upper)
     for bound in (limits.velocity, limits.acceleration, limits.jerk):
         assert np.all(np.isfinite(bound)) and np.all(bound > 0)
-    assert np.all(limits.lower[:-1] > -2 * np.pi) and np.all(limits.upper[:-1] < 2 * np.pi)
+    assert np.all(limits.lower[:-1] >= -2 * np.pi) and np.all(limits.upper[:-1] <= 2 * np.pi)
     home = np.asarray(robot.home)
     assert np.all(limits.lower[:-1] < home) and np.all(home < limits.upper[:-1])
 
 
 @pytest.mark.parametrize("name", ROBOTS)
-def test_home_is_inside_the_workspace(name):
+def test_at_home_the_tool_points_down_inside_the_workspace(name):
     robot = robots.load(name)
-    position = robot.transform_tcp_to_base(np.asarray(robot.home))[:3, 3]
-    assert np.all(position > robot.workspace_lower) and np.all(position < robot.workspace_upper)
+    pose = robot.transform_tcp_to_base(np.asarray(robot.home))
+    assert np.all(pose[:3, 3] > robot.workspace_lower) and np.all(pose[:3, 3] < robot.workspace_upper)
+    np.testing.assert_allclose(pose[:3, :3], np.diag([1.0, -1.0, -1.0]), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_the_module_names_the_makers_documents(name):
+    module = __import__(f"robopolicy.robots.{name}", fromlist=["__doc__"])
+    assert "Sources:" in module.__doc__ and "chosen here" in module.__doc__
 
 
 @pytest.fixture(params=ROBOTS)
-def simulated(request):
-    """(robot, model, data) of a robot that has an MJCF."""
-    mujoco = pytest.importorskip("mujoco", reason="the simulator is not installed")
+def arm(request):
+    """A robot that has an MJCF."""
+    pytest.importorskip("mujoco", reason="the simulator is not installed")
     sim_robots = pytest.importorskip("robopolicy_sim.robots", reason="the simulator is not installed")
     if request.param not in sim_robots.names():
         pytest.skip(f"{request.param} has no MJCF")
-    model = mujoco.MjModel.from_xml_path(str(sim_robots.mjcf_path(request.param)))
-    return robots.load(request.param), model, mujoco.MjData(model)
+    return sim_robots.load(request.param)
+
+
+@pytest.fixture
+def simulated(arm):
+    """(robot, model, data)."""
+    import mujoco
+
+    model = arm.spec().compile()
+    return arm.robot, model, mujoco.MjData(model)
+
+
+@pytest.fixture
+def at_work(arm):
+    """(simulation, arm) with a table."""
+    from robopolicy_sim.scene import compose
+    from robopolicy_sim.simulation import Simulation
+    from robopolicy_sim.tasks.lift import LiftEnv
+
+    simulation = Simulation(compose(LiftEnv.mjcf, arm), arm)
+    simulation.reset(np.append(arm.robot.home, arm.robot.gripper.opening_max))
+    return simulation, arm
+
+
+def tool_down_poses(robot, number, seed=0):
+    """Poses of the tool over the table, as tasks ask for them."""
+    rng = np.random.default_rng(seed)
+    poses = []
+    while len(poses) < number:
+        radius, azimuth = rng.uniform(*REACH), rng.uniform(-1.2, 1.2)
+        place = (radius * np.cos(azimuth), radius * np.sin(azimuth), rng.uniform(*HEIGHT))
+        if np.all(np.greater(place, robot.workspace_lower)) and np.all(np.less(place, robot.workspace_upper)):
+            yaw = azimuth + rng.uniform(-TURN, TURN)
+            poses.append(transform(matrix_from_rpy((np.pi, 0.0, yaw)), place))
+    return poses
+
+
+def set_joints(data, robot, joints):
+    for name, angle in zip(robot.joint_names, joints, strict=True):
+        data.joint(name).qpos[0] = angle
 
 
 def test_mjcf_has_the_same_joints_and_limits(simulated):
@@ -52,6 +105,10 @@ def test_mjcf_has_the_same_joints_and_limits(simulated):
         assert actuator.forcerange == pytest.approx((-joint.effort, joint.effort))
         assert actuator.ctrlrange == pytest.approx((joint.lower, joint.upper), abs=1e-12)
         assert simulated_joint.axis == pytest.approx((0, 0, 1))
+        body = model.jnt_bodyid[simulated_joint.id]
+        assert model.body_pos[body] == pytest.approx(joint.origin_xyz, abs=1e-12)
+        rotation = matrix_from_quat_wxyz(model.body_quat[body])
+        np.testing.assert_allclose(rotation, matrix_from_rpy(joint.origin_rpy), atol=1e-12)
     gripper = model.actuator(robot.gripper.name)
     assert gripper.ctrlrange == pytest.approx((0.0, robot.gripper.opening_max))
     assert gripper.forcerange == pytest.approx((-robot.gripper.force, robot.gripper.force))
@@ -65,8 +122,7 @@ def test_mjcf_has_the_same_kinematics(simulated):
     rng = np.random.default_rng(0)
     for _ in range(100):
         joints = rng.uniform(limits.lower[:size], limits.upper[:size])
-        for name, angle in zip(robot.joint_names, joints, strict=True):
-            data.joint(name).qpos[0] = angle
+        set_joints(data, robot, joints)
         mujoco.mj_kinematics(model, data)
         pose = robot.transform_tcp_to_base(joints)
         tool = data.site(f"{robot.name}_tcp")
@@ -74,19 +130,22 @@ def test_mjcf_has_the_same_kinematics(simulated):
         np.testing.assert_allclose(tool.xmat.reshape(3, 3), pose[:3, :3], atol=1e-9)
 
 
-def test_mjcf_closes_and_opens_its_fingers_around_the_tool_point(simulated):
+def test_mjcf_closes_and_opens_its_fingers_around_the_tool_point(simulated, arm):
     import mujoco
 
     robot, model, data = simulated
     pads = [data.geom(f"{robot.name}_pad_{side}") for side in ("left", "right")]
     thickness = float(model.geom(f"{robot.name}_pad_left").size[1])
     for opening in (0.0, robot.gripper.opening_max):
-        for i in (1, 2):
-            data.joint(f"{robot.name}_finger_joint{i}").qpos[0] = opening / 2
+        for finger in arm.finger_joints:
+            data.joint(finger).qpos[0] = opening / 2
         mujoco.mj_kinematics(model, data)
         left, right = (pad.xpos for pad in pads)
         assert np.linalg.norm(left - right) - 2 * thickness == pytest.approx(opening, abs=1e-9)
-        np.testing.assert_allclose((left + right) / 2, data.site(f"{robot.name}_tcp").xpos, atol=1e-9)
+        tool = data.site(f"{robot.name}_tcp")
+        np.testing.assert_allclose((left + right) / 2, tool.xpos, atol=1e-9)
+    along = tool.xmat.reshape(3, 3).T @ (left - right)
+    np.testing.assert_allclose(along[[0, 2]], 0.0, atol=1e-9)  # the fingers open along the tool's y axis
 
 
 def test_mjcf_masses_are_those_of_a_real_arm(simulated):
@@ -94,3 +153,105 @@ def test_mjcf_masses_are_those_of_a_real_arm(simulated):
     moving = model.body_mass[1:]
     assert 3.0 < moving.sum() < 40.0
     assert np.all(model.body_inertia[model.body_mass > 0] > 0)
+
+
+def test_the_wrist_camera_sees_both_fingertips(simulated, arm):
+    import mujoco
+
+    robot, model, data = simulated
+    for opening in (0.0, robot.gripper.opening_max):
+        for finger in arm.finger_joints:
+            data.joint(finger).qpos[0] = opening / 2
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_camlight(model, data)
+        camera = data.camera("wrist_camera")
+        half = np.tan(np.radians(float(np.ravel(model.camera("wrist_camera").fovy)[0]) / 2))
+        for side in ("left", "right"):
+            x, y, z = camera.xmat.reshape(3, 3).T @ (data.geom(f"{robot.name}_pad_{side}").xpos - camera.xpos)
+            assert z < 0 and abs(x / z) < half and abs(y / z) < half
+
+
+def test_the_arm_stands_still_under_gravity(at_work):
+    simulation, arm = at_work
+    for pose in tool_down_poses(arm.robot, 3, seed=1):
+        command = np.append(inverse(arm).solve(pose, np.asarray(arm.robot.home)), 0.03)
+        simulation.reset(command)
+        for _ in range(100):
+            simulation.tick(command)
+        np.testing.assert_allclose(simulation.measured()[:-1], command[:-1], atol=2e-4)
+        assert simulation.measured()[-1] == pytest.approx(0.03, abs=5e-4)
+
+
+def test_the_servos_follow_a_ramp_with_little_lag_and_do_not_swing(at_work):
+    simulation, arm = at_work
+    start, speed = simulation.last_command, np.append(0.15 * arm.robot.limits.velocity[:-1], 0.0)
+    for k in range(1, 61):
+        simulation.tick(start + speed * (k / 100))
+    held = simulation.last_command
+    lag = (held - simulation.measured())[:-1] / speed[:-1]
+    assert np.all(lag > 0.0) and np.all(lag < 0.03)
+    path = []
+    for _ in range(40):
+        simulation.tick(held)
+        path.append(simulation.measured()[:-1])
+    swing = (np.max(path, axis=0) - held[:-1]) / speed[:-1]
+    assert np.all(swing < 0.01)  # [s] of the ramp
+    np.testing.assert_allclose(path[-1], held[:-1], atol=1e-3)
+
+
+def test_the_gripper_closes_at_its_speed_and_holds_its_opening(at_work):
+    simulation, arm = at_work
+    gripper, command = arm.robot.gripper, simulation.last_command.copy()
+    ticks = int(np.ceil(100 * gripper.opening_max / gripper.velocity))
+    for k in range(1, ticks + 31):
+        command[-1] = gripper.opening_max * max(0.0, 1.0 - k / ticks)
+        simulation.tick(command)
+    assert simulation.measured()[-1] == pytest.approx(0.0, abs=5e-4)
+
+
+def inverse(arm):
+    from robopolicy_sim.kinematics import InverseKinematics
+
+    return InverseKinematics(arm)
+
+
+def test_inverse_kinematics_finds_every_posture_over_the_table(arm):
+    robot, kinematics, limits = arm.robot, inverse(arm), arm.robot.limits
+    for pose in tool_down_poses(robot, 500):
+        joints = kinematics.solve(pose, np.asarray(robot.home))
+        assert np.all(joints >= limits.lower[:-1]) and np.all(joints <= limits.upper[:-1])
+        reached = robot.transform_tcp_to_base(joints)
+        assert np.linalg.norm(reached[:3, 3] - pose[:3, 3]) < 1e-3
+        assert np.linalg.norm(reached[:3, :3] - pose[:3, :3]) < 1e-3
+
+
+def test_over_the_table_no_link_meets_another_or_the_table(at_work):
+    import mujoco
+
+    simulation, arm = at_work
+    model, data, robot = simulation.model, simulation.data, arm.robot
+    arm_bodies = {int(model.jnt_bodyid[model.joint(name).id]) for name in robot.joint_names}
+    links = [g for g in range(model.ngeom) if model.body_weldid[model.geom_bodyid[g]] in arm_bodies]
+    links = [g for g in links if model.geom_contype[g]]
+    weld = {g: int(model.body_weldid[model.geom_bodyid[g]]) for g in links}
+    order = {body: i for i, body in enumerate(sorted(arm_bodies))}
+    pairs = [(a, b) for a in links for b in links if order[weld[b]] - order[weld[a]] > 1]
+    pairs += [(g, model.geom("table").id) for g in links]
+    for pose in tool_down_poses(robot, 25, seed=2):
+        set_joints(data, robot, inverse(arm).solve(pose, np.asarray(robot.home)))
+        mujoco.mj_kinematics(model, data)
+        for a, b in pairs:
+            assert mujoco.mj_geomDistance(model, data, a, b, 0.01, None) > 0.0, (a, b, pose)
+
+
+def test_tool_poses_beside_singularities_move_no_joint_faster_than_it_may(arm):
+    from robopolicy_sim.control import ActionConverter
+
+    robot, rate = arm.robot, 10.0
+    converter = ActionConverter(arm, "ee_pose", rate)
+    command = np.append(robot.home, 0.0)
+    for x in np.arange(robot.transform_tcp_to_base(np.asarray(robot.home))[0, 3], -0.3, -0.02):
+        pose = transform(np.diag([1.0, -1.0, -1.0]), (x, 0.02, 0.35))  # back over the base
+        before = command
+        command = converter.command_from_action(np.append(pose_9d_from_transform(pose), 0.0), before)
+        assert np.all(np.abs(command - before)[:-1] * rate <= robot.limits.velocity[:-1] + 1e-9)
