@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robopolicy.core.errors import UnknownNameError
-from robopolicy.core.geometry import pose_9d_from_transform
 from robopolicy.core.specs import ArraySpec
 from robopolicy_sim.control import POSE_NAMES
-from robopolicy_sim.rendering import Renderer
+from robopolicy_sim.rendering import Painted, Renderer
 from robopolicy_sim.simulation import Simulation
 
 OBSERVATION_MODES = ("state", "image", "all")
@@ -32,49 +32,61 @@ class Observer:
         task_specs: Mapping[str, ArraySpec],
         cameras: tuple[str, ...],
         image_size: tuple[int, int],
+        *,
+        fast: bool = True,
     ) -> None:
         robot = simulation.robot
         size = len(robot.joints)
         self._simulation = simulation
-        self._robot_specs = {
+        robot_specs = {
             "joint_position": ArraySpec((size,), units=("rad",) * size, names=robot.joint_names),
             "gripper_opening": ArraySpec((1,), units=("m",), names=(robot.gripper.name,)),
             "ee_pose": POSE_SPEC,
         }
-        self._task_specs = dict(task_specs)
-        self._camera_specs = {
-            name: ArraySpec((*image_size, 3), dtype="uint8", kind="image") for name in cameras
+        pictures = {name: ArraySpec((*image_size, 3), dtype="uint8", kind="image") for name in cameras}
+        self._specs: dict[str, Mapping[str, ArraySpec]] = {
+            "state": {**robot_specs, **task_specs},
+            "image": {**robot_specs, **pictures},
+            "all": {**robot_specs, **task_specs, **pictures},
         }
         self._image_size = image_size
+        self._fast = fast
         self._renderer: Renderer | None = None
+        self.render_ns = 0  # spent in drawing since the start, by the monotonic clock
 
-    def specs(self, mode: str) -> dict[str, ArraySpec]:
+    def specs(self, mode: str) -> Mapping[str, ArraySpec]:
         """Specs of one observation mode; UnknownNameError lists the modes."""
         if mode not in OBSERVATION_MODES:
             raise UnknownNameError("observation mode", mode, OBSERVATION_MODES)
-        task = {} if mode == "image" else self._task_specs
-        cameras = {} if mode == "state" else self._camera_specs
-        return {**self._robot_specs, **task, **cameras}
+        return self._specs[mode]
 
-    def observe(self, mode: str, task: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Every array of ``specs(mode)``; the task's own values come in. Needs up-to-date kinematics."""
-        specs = self.specs(mode)
+    def observe(
+        self, mode: str, task: Mapping[str, NDArray[Any]], painted: Painted | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Every array of ``specs(mode)``; the task's own values come in. Needs up-to-date kinematics.
+
+        Args:
+            painted: textures that change between episodes, for the renderer.
+        """
         measured = self._simulation.measured()
         state = {
             "joint_position": measured[:-1],
             "gripper_opening": measured[-1:],
-            "ee_pose": pose_9d_from_transform(self._simulation.transform_tcp_to_base()),
+            "ee_pose": self._simulation.tool_pose_9d(),
             **task,
         }
         return {
-            name: self._picture(name) if spec.kind == "image" else state[name].astype(spec.dtype)
-            for name, spec in specs.items()
+            name: self._picture(name, painted) if spec.kind == "image" else state[name].astype(spec.dtype)
+            for name, spec in self.specs(mode).items()
         }
 
-    def _picture(self, camera: str) -> NDArray[np.uint8]:
+    def _picture(self, camera: str, painted: Painted | None) -> NDArray[np.uint8]:
+        started = time.perf_counter_ns()
         if self._renderer is None:
-            self._renderer = Renderer(self._simulation.model, self._image_size, fast=True)
-        return self._renderer.render(self._simulation.data, camera)
+            self._renderer = Renderer(self._simulation.model, self._image_size, fast=self._fast)
+        picture = self._renderer.render(self._simulation.data, camera, painted)
+        self.render_ns += time.perf_counter_ns() - started
+        return picture
 
     def close(self) -> None:
         if self._renderer is not None:

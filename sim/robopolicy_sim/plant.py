@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 class SimulatedPlant:
     """Moves an environment one control tick for each command. Time stands still between commands.
 
+    The environment's randomisation and latency hold here too: observations arrive late and noisy, commands
+    take their path. Inference is up to who drives the plant and takes the time it takes, so leave
+    ``delay_inference`` at 0.
+
     Args:
         env: with joint_position actions, already reset; ``env.reset`` and ``env.is_success`` stay usable.
         clock: monotonic time stamps [ns]; the simulation's own time by default.
@@ -45,9 +49,12 @@ class SimulatedPlant:
         return CONTROL_RATE
 
     def observe(self) -> dict[str, Stamped]:
-        """The newest value of every observation, stamped before any picture is rendered."""
-        now = self._clock()
-        return {name: Stamped(value, now) for name, value in self._env.observation().items()}
+        """What the sensors deliver, stamped with the instant it shows: earlier than now if delayed.
+
+        The clock is read before any picture is rendered.
+        """
+        captured = self._clock() - round(self._env.observation_age * 1e9)
+        return {name: Stamped(value, captured) for name, value in self._env.sensed().items()}
 
     def measured(self) -> NDArray[np.float64]:
         """(num_joints + 1,) measured joint positions [rad] and gripper opening [m]."""

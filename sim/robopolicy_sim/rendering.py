@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from robopolicy.core.errors import ConfigError, MissingDependencyError
 
 BACKENDS = ("egl", "osmesa", "glfw")
+QUALITIES = ("fast", "full")
 _HELP = (
     "no OpenGL backend works, so cameras cannot be rendered. On Debian or Ubuntu install\n"
     "    sudo apt-get install libegl1 libgl1-mesa-dri      (EGL)\n"
@@ -69,6 +70,16 @@ def _reset_pyopengl(backend: str) -> None:
         del sys.modules[name]
 
 
+class Painted(Protocol):
+    """Textures that change: their ids in the model, and a number that changes with them."""
+
+    @property
+    def ids(self) -> tuple[int, ...]: ...
+
+    @property
+    def version(self) -> int: ...
+
+
 class Renderer:
     """Draws cameras of one model at one size.
 
@@ -104,12 +115,21 @@ class Renderer:
         self._perturb = mujoco.MjvPerturb()
         self._camera = mujoco.MjvCamera()
         self._camera.type = int(mujoco.mjtCamera.mjCAMERA_FIXED)
+        self._painted = -1  # version of the textures in the context; the first picture tells it
         self._rect = mujoco.MjrRect(0, 0, width, height)
         self._shape = (height, width, 3)
 
-    def render(self, data: mujoco.MjData, camera: str) -> NDArray[np.uint8]:
-        """(height, width, 3) uint8 picture from a named camera; ``data`` must hold current kinematics."""
+    def render(self, data: mujoco.MjData, camera: str, painted: Painted | None = None) -> NDArray[np.uint8]:
+        """(height, width, 3) uint8 picture from a named camera; ``data`` must hold current kinematics.
+
+        Args:
+            painted: textures of the model that change between episodes.
+        """
         self._context.make_current()
+        if painted is not None and painted.version != self._painted:
+            for texture in painted.ids if self._painted >= 0 else ():
+                mujoco.mjr_uploadTexture(self._model, self._target, texture)
+            self._painted = painted.version
         self._camera.fixedcamid = self._model.camera(camera).id
         every = int(mujoco.mjtCatBit.mjCAT_ALL)
         mujoco.mjv_updateScene(
