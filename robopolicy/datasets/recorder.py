@@ -34,6 +34,8 @@ class Demonstrator(Protocol):
         """The action to execute instead; noise here widens the states that are seen."""
         ...
 
+    # Optional: ``facts() -> dict[str, Any]``, JSON-able, of the episode since ``reset``; stored with it.
+
 
 def record(
     env: Any,
@@ -41,10 +43,12 @@ def record(
     store: EpisodeStore,
     seeds: Sequence[int],
     console: Console | None = None,
+    *,
+    keep_failures: bool = True,
 ) -> int:
     """Append one episode per seed; each is safe on disk before the next begins.
 
-    Failed episodes are stored too, marked as such; unstable ones are dropped with a message.
+    Failed episodes are stored too, marked as such, or dropped; unstable ones are dropped with a message.
 
     Returns:
         How many of the episodes succeeded.
@@ -68,7 +72,8 @@ def record(
                 unstable += 1
                 progress.console.print(f"[yellow]dropped:[/] {error}")
             else:
-                store.append(episode)
+                if episode.success or keep_failures:
+                    store.append(episode)
                 successes += bool(episode.success)
             status = f"{successes}/{count} succeed" + (f", {unstable} unstable" if unstable else "")
             progress.update(task, advance=1, status=status)
@@ -82,6 +87,7 @@ def record_episode(env: Any, demonstrator: Demonstrator, seed: int) -> Episode:
         UnstableEpisodeError: physics broke down.
     """
     observation, info = env.reset(seed=seed)
+    conditions = info.get("conditions", {})
     demonstrator.reset(env, seed)
     frames: list[dict[str, NDArray[Any]]] = []
     actions, executed, rewards, times = [], [], [], []
@@ -97,6 +103,7 @@ def record_episode(env: Any, demonstrator: Demonstrator, seed: int) -> Episode:
         done = terminated or truncated
     if info.get("unstable", False):
         raise UnstableEpisodeError(f"physics became unstable while recording seed {seed}")
+    facts = demonstrator.facts() if hasattr(demonstrator, "facts") else {}
     time_ns = np.array(times, dtype=np.int64)
     frames.append(observation)  # where the last action led; a critic needs it
     seen_ns = np.append(time_ns, round(info["time"] * 1e9))
@@ -111,5 +118,5 @@ def record_episode(env: Any, demonstrator: Demonstrator, seed: int) -> Episode:
         success=bool(info.get("is_success", False)),
         seed=seed,
         clock="simulation",
-        metadata={"demonstrator": type(demonstrator).__name__},
+        metadata={"demonstrator": type(demonstrator).__name__, **facts, "conditions": conditions},
     )

@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("robopolicy_sim", reason="the simulator is not installed")
 
-from robopolicy import robots
 from robopolicy.core.errors import ConfigError
 from robopolicy.core.geometry import transform
+from robopolicy_sim import robots
 from robopolicy_sim.experts.lift import LiftExpert
 from robopolicy_sim.kinematics import InverseKinematics
 from robopolicy_sim.motion import (
@@ -21,7 +21,8 @@ from robopolicy_sim.motion import (
 )
 from robopolicy_sim.tasks.lift import LiftEnv
 
-ROBOT = robots.load("fr3")
+ARM = robots.load("fr3")
+ROBOT = ARM.robot
 
 
 def test_rotation_vectors_round_trip():
@@ -58,7 +59,7 @@ def test_a_motion_follows_a_target_that_moves():
 
 
 def test_inverse_kinematics_reaches_the_table_smoothly():
-    kinematics = InverseKinematics(ROBOT)
+    kinematics = InverseKinematics(ARM)
     joints = np.asarray(ROBOT.home)
     previous = None
     for y in np.linspace(-0.2, 0.2, 41):
@@ -70,7 +71,7 @@ def test_inverse_kinematics_reaches_the_table_smoothly():
 
 
 def test_an_unreachable_pose_gives_the_best_within_limits():
-    joints = InverseKinematics(ROBOT).solve(transform(ROTATION_DOWN, (2.0, 0.0, 0.3)), np.asarray(ROBOT.home))
+    joints = InverseKinematics(ARM).solve(transform(ROTATION_DOWN, (2.0, 0.0, 0.3)), np.asarray(ROBOT.home))
     limits = ROBOT.limits
     assert np.all(joints >= limits.lower[:-1]) and np.all(joints <= limits.upper[:-1])
     assert ROBOT.transform_tcp_to_base(joints)[0, 3] > 0.7

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robopolicy.core.geometry import pose_9d_from_transform, transform
 from robopolicy.core.specs import ArraySpec
 from robopolicy_sim.environment import TaskEnv
 from robopolicy_sim.observing import POSE_SPEC
@@ -42,13 +42,8 @@ class LiftEnv(TaskEnv):
         return {"cube_pose": POSE_SPEC, "cube_pose_in_tool": POSE_SPEC}
 
     def task_observation(self) -> dict[str, NDArray[Any]]:
-        cube = self.simulation.data.body("cube")
-        cube_to_base = transform(cube.xmat.reshape(3, 3), cube.xpos)
-        cube_to_tool = np.linalg.inv(self.simulation.transform_tcp_to_base()) @ cube_to_base
-        return {
-            "cube_pose": pose_9d_from_transform(cube_to_base),
-            "cube_pose_in_tool": pose_9d_from_transform(cube_to_tool),
-        }
+        in_base, in_tool = self.simulation.body_poses_9d("cube")
+        return {"cube_pose": in_base, "cube_pose_in_tool": in_tool}
 
     def place(self, rng: np.random.Generator) -> None:
         xy = rng.uniform(PLACEMENT_LOWER, PLACEMENT_UPPER)
@@ -63,10 +58,9 @@ class LiftEnv(TaskEnv):
 
     def reward(self) -> float:
         """A quarter for closeness of the tool, half for height, the last quarter while the cube is up."""
-        tool = self.simulation.transform_tcp_to_base()[:3, 3]
-        distance = float(np.linalg.norm(tool - self._cube_position()))
+        distance = math.dist(self.simulation.tool_position(), self._cube_position())
         lifted = min(max(self._height() / LIFT_HEIGHT, 0.0), 1.0)
-        return 0.25 * (1.0 - np.tanh(5.0 * distance)) + 0.5 * lifted + 0.25 * self.condition()
+        return 0.25 * (1.0 - math.tanh(5.0 * distance)) + 0.5 * lifted + 0.25 * self.condition()
 
     def _cube_position(self) -> NDArray[np.float64]:
         position: NDArray[np.float64] = self.simulation.data.joint("cube").qpos[:3]
