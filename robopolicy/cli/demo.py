@@ -21,12 +21,11 @@ from robopolicy.core.errors import MissingDependencyError, RobopolicyError
 from robopolicy.core.provenance import create_run, write_json
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.datasets.store import EpisodeStore
+from robopolicy.evaluation.campaign import Campaign, run_campaign
 from robopolicy.evaluation.demo_report import write_demo_report
 from robopolicy.evaluation.environments import make_env, make_env_for
 from robopolicy.evaluation.replay import replay_open_loop
 from robopolicy.evaluation.results import EpisodeResult, summarise
-from robopolicy.evaluation.rollout import evaluate
-from robopolicy.evaluation.video import mark_outcome, write_video
 from robopolicy.export.bundle import export_bundle
 from robopolicy.policies._saved import load_policy
 from robopolicy.policies.diffusion_unet import Config
@@ -46,7 +45,7 @@ class Args:
         replace: delete what an earlier demo left in it.
         demonstrations: to record.
         steps: of training.
-        episodes: to evaluate on fresh seeds; the first ``videos`` are filmed.
+        episodes: to evaluate on fresh seeds; ``videos`` of them are filmed, failures first.
         realtime_episodes: of the exported bundle.
     """
 
@@ -138,32 +137,26 @@ def _cannot_render() -> str:
 
 
 def _evaluate(args: Args, folder: Path, console: Console, summary: dict[str, Any]) -> list[EpisodeResult]:
-    policy = load_policy(folder / "train")
-    specs = policy.policy_specs
-    options = {"render_mode": "rgb_array", "render_size": (240, 320)} if args.videos else {}
-    (folder / "eval").mkdir()
-
-    def film(seed: int, success: bool, frames: list[Any]) -> None:
-        path = folder / "eval" / f"seed_{seed}.mp4"
-        write_video(path, mark_outcome(frames, success), specs.specs.policy_rate)
-
-    episodes = evaluate(
-        policy,
-        lambda: make_env_for("lift", specs, **options),
-        range(EVALUATION_SEED, EVALUATION_SEED + args.episodes),
+    campaign = Campaign(
+        env="lift",
+        options={"render_size": [240, 320]},
+        seeds=tuple(range(EVALUATION_SEED, EVALUATION_SEED + args.episodes)),
         noise_seed=args.seed,
-        film=args.videos,
-        on_film=film,
+        videos=args.videos,
+    )
+    (folder / "eval").mkdir()
+    evaluation = run_campaign(
+        campaign,
+        load_policy(folder / "train"),
+        folder / "eval",
+        label="train",
+        command=("robopolicy", *sys.argv[1:]),
         console=console,
     )
-    result = summarise(episodes)
+    result = evaluation.summary
     summary["success_rate"], summary["success_interval"] = result.success_rate, result.success_interval
     summary["n_episodes"] = result.n_episodes
-    write_json(
-        folder / "eval" / "eval.json",
-        eval_command.as_tree(episodes, policy, env="lift", noise_seed=args.seed),
-    )
-    return episodes
+    return list(evaluation.episodes)
 
 
 def _replay(args: Args, store: Path, summary: dict[str, Any]) -> None:

@@ -1,23 +1,21 @@
-"""Evaluate a trained policy or a bundle in simulation."""
+"""Evaluate a policy or a bundle in simulation, or with --robot in guided trials on an arm."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from robopolicy.core.errors import ConfigError, RobopolicyError
 from robopolicy.core.policy import Policy
-from robopolicy.core.provenance import create_run, package_versions, write_json
-from robopolicy.core.serial import to_tree
-from robopolicy.evaluation.environments import make_env_for, named_observation
-from robopolicy.evaluation.results import EpisodeResult, Summary, summarise
-from robopolicy.evaluation.rollout import evaluate
-from robopolicy.evaluation.video import mark_outcome, write_video
-
-EVAL_SCHEMA_VERSION = 1
+from robopolicy.core.provenance import create_run
+from robopolicy.evaluation.campaign import JOURNAL, Campaign, check_environment, run_campaign
+from robopolicy.evaluation.results import Summary
 
 
 @dataclass(frozen=True)
@@ -26,25 +24,42 @@ class Args:
 
     Args:
         policy: training run, saved policy, or bundle.
-        output: a new folder for ``eval.json`` and videos.
+        output: a new folder for ``eval.json``, ``report.html`` and videos.
         env: a task name, or a Gymnasium id as NAMESPACE/Name-vN.
+        option: of the environment, as NAME=VALUE, the value in YAML: robot=ur5e, randomisation=light.
         episodes: how many; their seeds follow ``seed``.
         seed: first seed of the environment; the others follow.
         noise_seed: of the policy.
-        num_envs: environments in lockstep; does not change the results.
-        videos: episodes to film.
+        num_envs: environments at once; does not change the results.
+        executor: where environments live: processes, inline (this process) or ray; changes no result.
+        workers: processes for them; 0 is one for each core.
+        videos: episodes to film, failures first.
         threads: of the inference on a CPU.
+        resume: go on with an evaluation that was interrupted in ``output``.
+        report: write ``report.html``.
     """
 
     policy: Path
     output: Path
     env: str = "lift"
+    option: tuple[str, ...] = ()
     episodes: int = 50
     seed: int = 1_000_000
     noise_seed: int = 0
     num_envs: int = 16
+    executor: str = "processes"
+    workers: int = 0
     videos: int = 0
     threads: int = 1
+    resume: bool = False
+    report: bool = True
+
+
+def arguments(rest: Sequence[str]) -> Any:
+    """``--robot`` asks for guided trials on an arm, which take other arguments."""
+    from robopolicy.cli._trial import TrialArgs
+
+    return TrialArgs if any(word.split("=")[0] == "--robot" for word in rest) else Args
 
 
 def load_any(path: Path, threads: int = 1) -> Policy:
@@ -63,68 +78,82 @@ def load_any(path: Path, threads: int = 1) -> Policy:
     return load_policy(path)
 
 
-def run(args: Args) -> int:
+def parse_options(texts: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE texts as a mapping; ConfigError shows the one that is none."""
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"--option takes NAME=VALUE, got {text!r}")
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--option {name}: {value!r} is no YAML: {error}") from error
+    return options
+
+
+def run(args: Any) -> int:
+    if not isinstance(args, Args):
+        from robopolicy.cli._trial import run_trials
+
+        return run_trials(args)
     console = Console()
     if args.episodes < 1:
         raise ConfigError(f"--episodes must be >= 1, got {args.episodes}")
     policy = load_any(args.policy, args.threads)
-    specs = policy.policy_specs
-    options: dict[str, Any] = {"render_mode": "rgb_array"} if args.videos else {}
-    _check_environment(args, policy, options)
-    create_run(args.output, args, seed=args.seed)
-
-    def film(seed: int, success: bool, frames: list[Any]) -> None:
-        write_video(args.output / f"seed_{seed}.mp4", mark_outcome(frames, success), specs.specs.policy_rate)
-
-    episodes = evaluate(
-        policy,
-        lambda: make_env_for(args.env, specs, **options),
-        range(args.seed, args.seed + args.episodes),
+    campaign = Campaign(
+        env=args.env,
+        options=parse_options(args.option),
+        seeds=tuple(range(args.seed, args.seed + args.episodes)),
         noise_seed=args.noise_seed,
         num_envs=args.num_envs,
-        film=args.videos,
-        on_film=film,
-        console=console,
+        executor=args.executor,
+        workers=args.workers,
+        videos=args.videos,
     )
-    summary = summarise(episodes)
-    write_json(args.output / "eval.json", as_tree(episodes, policy, env=args.env, noise_seed=args.noise_seed))
-    console.print(describe(summary))
+    if args.resume:
+        if not (args.output / JOURNAL).is_file():
+            raise ConfigError(f"nothing to resume: {args.output} holds no {JOURNAL}")
+    else:
+        check_environment(campaign, policy)
+        create_run(args.output, args, seed=args.seed)
+    command = ("robopolicy", *sys.argv[1:])
+    evaluation = run_campaign(
+        campaign, policy, args.output, label=str(args.policy), command=command, console=console
+    )
+    console.print(describe(evaluation.summary))
+    if (timing := evaluation.timing) is not None:
+        console.print(
+            f"{timing.steps_per_s:.0f} steps/s; physics {timing.share_physics:.0%}, rendering "
+            f"{timing.share_render:.0%}, rest of the environment {timing.share_environment:.0%}, policy "
+            f"{timing.share_policy:.0%}"
+        )
+    if args.report:
+        from robopolicy.evaluation.eval_report import load_entries, write_evaluation_report
+
+        write_evaluation_report(args.output / "report.html", load_entries([args.output / "eval.json"]))
+        console.print(f"open {args.output / 'report.html'}")
     return 0
-
-
-def _check_environment(args: Args, policy: Policy, options: dict[str, Any]) -> None:
-    """A wrong name, or observations that do not fit, must fail before anything is written."""
-    env = make_env_for(args.env, policy.policy_specs, **options)
-    try:
-        raw, _ = env.reset(seed=args.seed)
-        named_observation(raw, policy.policy_specs)
-    finally:
-        env.close()
-
-
-def as_tree(episodes: list[EpisodeResult], policy: Policy, *, env: str, noise_seed: int) -> dict[str, Any]:
-    """Contents of ``eval.json``: what was run, the summary, and every episode."""
-    return {
-        "schema_version": EVAL_SCHEMA_VERSION,
-        "environment": env,
-        "noise_seed": noise_seed,
-        "policy_digest": getattr(policy, "digest", ""),
-        "policy_specs": to_tree(policy.policy_specs),
-        "versions": package_versions(),
-        "summary": to_tree(summarise(episodes)),
-        "episodes": to_tree(episodes),
-    }
 
 
 def describe(summary: Summary) -> str:
     """The summary in a few lines."""
-    low, high = summary.success_interval
-    reward_low, reward_high = summary.max_reward_interval
+
+    def mean(value: float, interval: tuple[float, float], unit: str = "") -> str:
+        return f"{value:.3f}{unit} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+    counted = f"success {summary.successes}/{summary.n_episodes}"
     lines = [
-        f"success {summary.successes}/{summary.n_episodes} = {summary.success_rate:.3f} "
-        f"[{low:.3f}, {high:.3f}]",
-        f"mean of maximum reward {summary.max_reward:.3f} [{reward_low:.3f}, {reward_high:.3f}]",
+        f"{counted} = {mean(summary.success_rate, summary.success_interval)}",
+        f"mean return {mean(summary.mean_return, summary.mean_return_interval)}",
+        f"mean of maximum reward {mean(summary.max_reward, summary.max_reward_interval)}",
     ]
-    for key, (mean, (low, high)) in summary.maxima.items():
-        lines.append(f"mean of maximum {key} {mean:.3f} [{low:.3f}, {high:.3f}]")
+    if summary.seconds_to_success is not None and summary.seconds_to_success_interval is not None:
+        times = mean(summary.seconds_to_success, summary.seconds_to_success_interval, " s")
+        lines.append(f"mean time to success {times}")
+    lines += [f"mean of maximum {key} {mean(*found)}" for key, found in summary.maxima.items()]
+    if summary.unstable:
+        lines.append(f"{summary.unstable} episodes ended in unstable physics; they count as failures")
+    if summary.restarts:
+        lines.append(f"{summary.restarts} times an episode began again because its process had died")
     return "\n".join(lines)

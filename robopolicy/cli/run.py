@@ -68,7 +68,7 @@ def run(args: Args) -> int:
         raise ConfigError(f"--episodes must be >= 1, got {args.episodes}")
     bundle = load_bundle(args.bundle, digest=args.digest or None)
     env = make_env_for(args.env, bundle.policy_specs)
-    robot = robots.load(env.specs.robot)
+    robot = getattr(env.unwrapped, "robot", None) or robots.load(env.specs.robot)
     plant = env.plant(clock=time.monotonic_ns)
     check_plant(plant, bundle.policy_specs)
     create_run(args.output, args, seed=args.seed, bundle_digest=bundle.digest)

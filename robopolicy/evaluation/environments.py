@@ -1,9 +1,11 @@
-"""Environments by name: our tasks through entry points, anything else by Gymnasium id."""
+"""Environments by name: our tasks through entry points, adapted libraries, anything else by Gymnasium id."""
 
 from __future__ import annotations
 
 import importlib
-import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -12,6 +14,8 @@ from numpy.typing import NDArray
 
 from robopolicy.core.errors import MissingDependencyError, SpecError, UnknownNameError
 from robopolicy.core.specs import PolicySpecs
+from robopolicy.evaluation import adapters
+from robopolicy.evaluation.adapters._fit import check_fit
 
 ENVIRONMENTS = "robopolicy.environments"
 EXPERTS = "robopolicy.experts"
@@ -23,7 +27,9 @@ def known(group: str) -> list[str]:
 
 
 def load_entry(group: str, kind: str, name: str) -> Any:
-    """The class registered as NAME; UnknownNameError lists the known ones."""
+    """The class registered as NAME, or a library's expert by id; UnknownNameError lists the known ones."""
+    if group == EXPERTS and adapters.find(name) is not None:
+        return adapters.load_expert(name)
     points: list[EntryPoint] = [p for p in entry_points(group=group) if p.name == name]
     if not points:
         raise UnknownNameError(kind, name, known(group))
@@ -39,13 +45,16 @@ def make_env(name: str, **options: Any) -> Any:
     """An environment ready to reset.
 
     Args:
-        name: a task ("lift"), or a Gymnasium id as "NAMESPACE/Name-vN", whose module is imported first.
+        name: a task ("lift"), an id of a library in ``adapters`` ("metaworld/push-v3"), or another Gymnasium
+            id as "NAMESPACE/Name-vN", whose module is imported first.
         options: passed to its constructor (``render_mode``, ``observation_mode``, ...).
     Raises:
-        UnknownNameError: neither; MissingDependencyError: its package is not installed.
+        UnknownNameError: none of them; MissingDependencyError: its package is not installed.
     """
     if name in known(ENVIRONMENTS):
         return load_entry(ENVIRONMENTS, "environment", name)(**options)
+    if (adapter := adapters.find(name)) is not None:
+        return adapter.make(name, **options)
     if "/" in name:
         module = name.split("/")[0]
         try:
@@ -65,7 +74,11 @@ def make_env(name: str, **options: Any) -> Any:
 def make_env_for(name: str, specs: PolicySpecs, **options: Any) -> Any:
     """The environment, configured to give what the policy observes.
 
-    Our tasks take an observation mode; gym-pusht names its own. Other environments are made as asked.
+    Our tasks get the policy's robot, rate, action space and, like the adapted libraries, an observation mode.
+    Other environments are made as asked.
+
+    Raises:
+        SpecError: policy and library disagree; both sides are printed. Other errors: see ``make_env``.
     """
     cameras = any(spec.kind == "image" for spec in specs.specs.observation.values())
     if name in known(ENVIRONMENTS):
@@ -74,14 +87,17 @@ def make_env_for(name: str, specs: PolicySpecs, **options: Any) -> Any:
             "observation_mode": "all" if cameras else "state",
             "action_space": space,
             "policy_rate": specs.specs.policy_rate,
+            **({"robot": specs.specs.robot} if specs.specs.robot else {}),
             **options,
         }
-    elif name.startswith("gym_pusht/"):
-        options = {"obs_type": "pixels_agent_pos" if cameras else "state", **options}
-        with warnings.catch_warnings():
-            # pygame imports pkg_resources, which setuptools has deprecated; not ours to mend
-            warnings.simplefilter("ignore")
-            return make_env(name, **options)
+    elif (adapter := adapters.find(name)) is not None:
+        env = adapter.make(name, **{**adapter.options_for(specs), **options})
+        try:
+            check_fit(name, env.specs, specs.specs)
+        except SpecError:
+            env.close()
+            raise
+        return env
     return make_env(name, **options)
 
 
@@ -107,3 +123,20 @@ def named_observation(raw: Any, specs: PolicySpecs) -> dict[str, NDArray[Any]]:
         spec.check(name, value)  # before any cast: a float image must not turn black unnoticed
         named[name] = value.astype(spec.dtype, copy=False)
     return named
+
+
+@dataclass(frozen=True)
+class EnvRecipe:
+    """What to make, so that another process can.
+
+    Args:
+        name: as ``make_env`` takes it.
+        options: for the environment's constructor.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def bind(self, specs: PolicySpecs) -> Callable[[], Any]:
+        """A picklable callable that makes the environment this policy observes."""
+        return partial(make_env_for, self.name, specs, **self.options)

@@ -25,6 +25,8 @@ class EpisodeResult:
         unstable: physics broke down; counted as a failure.
         conditions: what was varied on purpose in this episode (randomisation, delays).
         action_hash: SHA-256 of every action executed.
+        restarts: how often the episode began again because its process had died.
+        video: file name of its film, if it was filmed.
     """
 
     seed: int
@@ -38,20 +40,35 @@ class EpisodeResult:
     unstable: bool = False
     conditions: Mapping[str, Any] = field(default_factory=dict)
     action_hash: str = ""
+    restarts: int = 0
+    video: str = ""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Rates with 95 % intervals; never a bare percentage."""
+    """Rates and means with 95 % intervals; never a bare percentage.
+
+    Args:
+        mean_return: of the total reward of an episode; max_reward: mean of its largest reward.
+        seconds_to_success: mean over the episodes that succeeded; None when none did.
+        maxima: mean of the largest value of every float in ``info``.
+        unstable: episodes that physics ended; they count as failures.
+        restarts: how often an episode began again because its process had died.
+    """
 
     n_episodes: int
     successes: int
     success_rate: float
     success_interval: Interval
+    mean_return: float
+    mean_return_interval: Interval
     max_reward: float
     max_reward_interval: Interval
     seconds_to_success: float | None
+    seconds_to_success_interval: Interval | None
     maxima: Mapping[str, tuple[float, Interval]]
+    unstable: int
+    restarts: int
 
 
 def summarise(episodes: list[EpisodeResult]) -> Summary:
@@ -59,8 +76,9 @@ def summarise(episodes: list[EpisodeResult]) -> Summary:
     if not episodes:
         raise ConfigError("there are no episodes to summarise")
     successes = sum(e.success for e in episodes)
+    returns = np.array([e.total_reward for e in episodes])
     rewards = np.array([e.max_reward for e in episodes])
-    times = [e.seconds for e in episodes if e.success]
+    times = np.array([e.seconds for e in episodes if e.success])
     maxima = {}
     for key in sorted({key for e in episodes for key in e.maxima}):
         values = np.array([e.maxima[key] for e in episodes if key in e.maxima])
@@ -70,8 +88,13 @@ def summarise(episodes: list[EpisodeResult]) -> Summary:
         successes=successes,
         success_rate=successes / len(episodes),
         success_interval=wilson_interval(successes, len(episodes)),
+        mean_return=float(returns.mean()),
+        mean_return_interval=mean_interval(returns),
         max_reward=float(rewards.mean()),
         max_reward_interval=mean_interval(rewards),
-        seconds_to_success=float(np.mean(times)) if times else None,
+        seconds_to_success=float(times.mean()) if len(times) else None,
+        seconds_to_success_interval=mean_interval(times) if len(times) else None,
         maxima=maxima,
+        unstable=sum(e.unstable for e in episodes),
+        restarts=sum(e.restarts for e in episodes),
     )

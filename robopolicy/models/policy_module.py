@@ -76,6 +76,14 @@ class TorchPolicy:
         return self.module.policy_specs
 
     @torch.inference_mode()
+    def features(self, observation: Arrays) -> Float32:
+        """(batch, conditioning_dim): how the policy sees observation windows; see ``evaluation.ood``."""
+        inputs = self.normalisers.observations(self.policy_specs.specs, observation)
+        tensors = {name: torch.from_numpy(value).to(self.device) for name, value in inputs.items()}
+        result: Float32 = self.module.encode(tensors).float().cpu().numpy()
+        return result
+
+    @torch.inference_mode()
     def sample(self, observation: Arrays, noise: Float32, context: Context = NO_CONTEXT) -> Float32:
         """See ``core.policy.Policy.sample``."""
         batch, n = check_inputs(self.policy_specs, observation, noise)

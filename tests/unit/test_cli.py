@@ -126,7 +126,7 @@ def test_a_missing_package_is_named():
 
 def test_unknown_names_list_the_known_ones(capsys, tiny_store, tmp_path, saved):
     out = tmp_path / "out"
-    assert "unknown expert 'nope'; known: lift" in refused(
+    assert "unknown expert 'nope'; known: drawer, lift" in refused(
         capsys, "record", "--output", out, "--task", "nope"
     )
     assert re.search(
@@ -134,7 +134,7 @@ def test_unknown_names_list_the_known_ones(capsys, tiny_store, tmp_path, saved):
         refused(capsys, "train", "--store", tiny_store.path, "--output", out, "--policy", "nope"),
     )
     assert re.search(
-        r"unknown environment 'nope'; known: lift",
+        r"unknown environment 'nope'; known: drawer, lift",
         refused(capsys, "eval", "--policy", saved, "--output", out, "--env", "nope"),
     )
     common = ["dataset", "import", "--source", tiny_store.path, "--output", out, "--format"]

@@ -3,67 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from walking import SPECS, Walk
 
 from robopolicy.core.errors import ConfigError, ShapeError, SpecError
-from robopolicy.core.horizons import Horizons
 from robopolicy.core.normalise import Affine, Normalisers
 from robopolicy.core.policy import draw_noise, keyed_rng
-from robopolicy.core.specs import ActionPart, ActionSpec, ArraySpec, PolicySpecs, Specs
+from robopolicy.core.specs import ArraySpec, PolicySpecs
 from robopolicy.evaluation.environments import make_env, named_observation
 from robopolicy.evaluation.rollout import evaluate
 from robopolicy.models.policy_module import TorchPolicy
 from robopolicy.policies.diffusion_unet import Config, build
-
-SPECS = PolicySpecs(
-    Specs(
-        {"place": ArraySpec((2,), units=("m", "m"))},
-        ActionSpec((ActionPart("joint_delta", ("x", "y"), "relative"),)),
-        10.0,
-    ),
-    Horizons(2, 8, 3),
-)
-
-
-class Walk(gym.Env):
-    """A point that moves by its actions; over when it is far out (success) or out of time.
-
-    The time limit differs from seed to seed, so that lockstep rows come and go.
-    """
-
-    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
-    action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
-    made = closed = 0
-
-    def __init__(self, name: str = "place") -> None:
-        self.name = name
-        type(self).made += 1
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.seed, self.steps = seed, 0
-        self.place = self.np_random.uniform(-1, 1, 2)
-        self.limit = 5 + seed % 7
-        return {self.name: self.place.copy(), "unused": np.zeros(3)}, {}
-
-    def step(self, action):
-        assert action.dtype == np.float32 and action.shape == (2,)
-        self.steps += 1
-        self.place = self.place + 0.1 * action
-        far = float(np.linalg.norm(self.place))
-        over = self.steps >= self.limit
-        info = {"far": far, "flag": True, "text": "x", "steps": self.steps, "time": 0.1}
-        return {self.name: self.place.copy(), "unused": np.zeros(3)}, -far, far > 1.2, over, info
-
-    def render(self):
-        return np.full((2, 2, 3), self.steps, np.uint8)
-
-    def close(self):
-        type(self).closed += 1
 
 
 @pytest.fixture(scope="module")
@@ -119,15 +74,17 @@ def test_a_result_is_what_one_plain_loop_gives(policy):
     assert found.maxima == {"far": max(fars)}  # measures only: no counters, clocks, flags or text
 
 
-def test_films_come_for_the_first_episodes_only(policy):
-    films = {}
-    evaluate(policy, Walk, [9, 8, 7], num_envs=2, film=2, on_film=lambda s, ok, f: films.update({s: (ok, f)}))
-    assert sorted(films) == [8, 9]
-    for seed, (success, frames) in films.items():
-        (alone,) = evaluate(policy, Walk, [9]) if seed == 9 else [None]
-        assert [int(f[0, 0, 0]) for f in frames] == list(range(len(frames)))
-        if alone:
-            assert len(frames) == alone.steps + 1 and success == alone.success
+def test_films_change_nothing_and_are_named_in_the_result(policy, tmp_path):
+    cv2 = pytest.importorskip("cv2", reason="reading videos needs opencv")
+    plain = evaluate(policy, Walk, [9, 8], num_envs=2)
+    filmed = evaluate(policy, Walk, [9, 8], num_envs=2, films=tmp_path)
+    assert [r.video for r in filmed] == ["seed_9.mp4", "seed_8.mp4"]
+    assert [replace(r, video="") for r in filmed] == plain
+    for result in filmed:
+        film, frames = cv2.VideoCapture(str(tmp_path / result.video)), 0
+        while film.read()[0]:
+            frames += 1
+        assert frames == result.steps + 1
 
 
 def test_every_environment_is_closed_even_after_an_error(policy):
@@ -135,7 +92,7 @@ def test_every_environment_is_closed_even_after_an_error(policy):
     evaluate(policy, Walk, [1, 2, 3], num_envs=2)
     with pytest.raises(SpecError):
         evaluate(policy, lambda: Walk("other"), [1, 2, 3], num_envs=2)
-    assert Walk.made == Walk.closed == 4
+    assert Walk.made == Walk.closed == 3  # the second was never made
 
 
 def test_a_mismatch_shows_both_sides(policy):

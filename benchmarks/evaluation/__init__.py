@@ -1,0 +1,1 @@
+"""Shared by ``evaluation_throughput.py`` and ``evaluation_determinism.py``."""
