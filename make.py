@@ -3,6 +3,8 @@
 
 Needs Python 3.11 or newer and nothing else; creates .venv beside this file, installs pinned packages
 and, where they are missing, the system libraries that draw pictures without a display.
+``python3 make.py install`` does only that. ``python3 make.py install-peers`` makes .venv-peers, for
+Meta-World, robosuite and gym-aloha, which need an older MuJoCo (see docs/other_environments.md).
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
-PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-STAMP = VENV / "robopolicy-installed"
-PINNED = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
 OLDEST = (3, 11)
+PEERS = ROOT / ".venv-peers"
+PEERS_NEWEST = (3, 13)  # of Meta-World and of MuJoCo 3.3's wheels
+PEERS_PACKAGES = ["metaworld", "gym-aloha", "numba", "termcolor", "packaging"]
+PEERS_TESTS = ["pytest", "pytest-timeout", "hypothesis"]
 # cv2 needs libGL and glib even without a window; EGL and Mesa draw MuJoCo's pictures in software.
 SYSTEM_PACKAGES = ["libegl1", "libgl1", "libgl1-mesa-dri", "libglib2.0-0"]
 PROBES = {
@@ -35,45 +38,75 @@ LINT = [
 
 
 def main() -> int:
-    if len(sys.argv) < 2 or sys.argv[1] not in ("demo", "test", "install"):
+    if len(sys.argv) < 2 or sys.argv[1] not in ("demo", "test", "install", "install-peers"):
         print(__doc__)
         return 2
     if sys.version_info < OLDEST:
         return fail(f"Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, this is {sys.version.split()[0]}")
+    if sys.argv[1] == "install-peers":
+        return install_peers()
     status = install()
     if status or sys.argv[1] == "install":
         return status
     extra = sys.argv[2:]
     if sys.argv[1] == "demo":
-        return run([str(PYTHON), "-m", "robopolicy.cli.main", "demo", *extra])
+        return run([str(interpreter(VENV)), "-m", "robopolicy.cli.main", "demo", *extra])
     for command in LINT:
         print("\n$", *command, flush=True)
-        if run([str(PYTHON.parent / command[0]), *command[1:]]):
+        if run([str(interpreter(VENV).parent / command[0]), *command[1:]]):
             return fail(f"{command[0]} found problems")
     print("\n$ pytest", *extra, flush=True)
-    return run([str(PYTHON), "-m", "pytest", *extra])
+    return run([str(interpreter(VENV)), "-m", "pytest", *extra])
 
 
 def install() -> int:
     """Virtual environment, packages, system libraries; quick when all is there."""
-    wanted = hashlib.sha256(b"".join(path.read_bytes() for path in PINNED)).hexdigest()
-    if not (PYTHON.is_file() and STAMP.is_file() and STAMP.read_text() == wanted):
-        if not PYTHON.is_file() and run([sys.executable, "-m", "venv", str(VENV)]):
-            shutil.rmtree(VENV, ignore_errors=True)
-            return fail("cannot create .venv; on Debian: sudo apt-get install python3-venv")
-        if sys.platform == "linux" and not shutil.which("nvidia-smi"):
-            print(
-                "No NVIDIA GPU seen. If pip now downloads CUDA packages (several GB), you can stop it and\n"
-                "set PIP_EXTRA_INDEX_URL to PyTorch's CPU package index (see PyTorch's installation page).",
-                flush=True,
-            )
-        print("Installing packages into .venv ...", flush=True)
-        packages = ["-q", "-c", str(ROOT / "constraints.txt"), "-e", f"{ROOT}[dev]"]
-        if run([str(PYTHON), "-m", "pip", "install", *packages]):
-            return fail("pip could not install the packages; its message is above")
-        STAMP.write_text(wanted)
-    if sys.platform == "linux":
+    status = install_packages(VENV, ROOT / "constraints.txt", [["-e", f"{ROOT}[dev]"]])
+    if not status and sys.platform == "linux":
         install_system_libraries()
+    return status
+
+
+def install_peers() -> int:
+    """The other simulators' environment: they break on MuJoCo 4. Evaluating bundles there needs no torch."""
+    if sys.version_info[:2] > PEERS_NEWEST:
+        newest, this = ".".join(map(str, PEERS_NEWEST)), sys.version.split()[0]
+        return fail(
+            f"Meta-World needs Python {newest} or older, this is {this}: python{newest} make.py install-peers"
+        )
+    steps = [
+        ["-e", f"{ROOT}[eval,data,opencv,viz]", *PEERS_PACKAGES, *PEERS_TESTS],
+        # What it asks for besides are keyboard drivers, which need a compiler, and an old mink, which would
+        # hold numpy below 2; its tasks use neither.
+        ["--no-deps", "robosuite"],
+    ]
+    status = install_packages(PEERS, ROOT / "constraints-peers.txt", steps)
+    if not status:
+        print(f"Ready: {interpreter(PEERS).parent / 'robopolicy'} eval --env metaworld/push-v3 ...")
+    return status
+
+
+def install_packages(venv: Path, constraints: Path, steps: list[list[str]]) -> int:
+    """One pip call per step, unless the same ones have succeeded before."""
+    python, stamp = interpreter(venv), venv / "robopolicy-installed"
+    pinned = [ROOT / "pyproject.toml", constraints]
+    wanted = hashlib.sha256(b"".join(p.read_bytes() for p in pinned) + repr(steps).encode()).hexdigest()
+    if python.is_file() and stamp.is_file() and stamp.read_text() == wanted:
+        return 0
+    if not python.is_file() and run([sys.executable, "-m", "venv", str(venv)]):
+        shutil.rmtree(venv, ignore_errors=True)
+        return fail(f"cannot create {venv.name}; on Debian: sudo apt-get install python3-venv")
+    if venv == VENV and sys.platform == "linux" and not shutil.which("nvidia-smi"):
+        print(
+            "No NVIDIA GPU seen. If pip now downloads CUDA packages (several GB), you can stop it and\n"
+            "set PIP_EXTRA_INDEX_URL to PyTorch's CPU package index (see PyTorch's installation page).",
+            flush=True,
+        )
+    print(f"Installing packages into {venv.name} ...", flush=True)
+    for step in steps:
+        if run([str(python), "-m", "pip", "install", "-q", "-c", str(constraints), *step]):
+            return fail("pip could not install the packages; its message is above")
+    stamp.write_text(wanted)
     return 0
 
 
@@ -99,7 +132,13 @@ def install_system_libraries() -> None:
 
 def probe(code: str) -> bool:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.run([str(PYTHON), "-c", code], cwd=ROOT, check=False, **quiet).returncode == 0
+    return (
+        subprocess.run([str(interpreter(VENV)), "-c", code], cwd=ROOT, check=False, **quiet).returncode == 0
+    )
+
+
+def interpreter(venv: Path) -> Path:
+    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def run(command: list[str]) -> int:

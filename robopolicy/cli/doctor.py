@@ -19,7 +19,9 @@ from robopolicy.evaluation.environments import ENVIRONMENTS, known
 EXTRAS = {
     "onnxruntime": "base", "ruckig": "base", "zarr": "data", "torch": "train", "diffusers": "train",
     "mujoco": "sim", "mink": "sim", "gymnasium": "sim", "gym_pusht": "pusht", "onnxscript": "export",
-    "matplotlib": "viz", "imageio": "viz", "cv2": "opencv", "rclpy": "a ROS 2 installation",
+    "ray": "ray", "metaworld": "make.py install-peers", "robosuite": "make.py install-peers",
+    "gym_aloha": "make.py install-peers", "matplotlib": "viz", "imageio": "viz", "cv2": "opencv",
+    "rclpy": "a ROS 2 installation",
 }  # fmt: skip
 
 
