@@ -48,6 +48,9 @@ def _dispatch(group: ModuleType, prog: str, given: list[str], console: Console) 
         command = importlib.import_module(f"{group.__name__}.{name}")
         if hasattr(command, "__path__"):
             return _dispatch(command, f"{prog} {name}", rest, console)
+        flags = [word.split("=")[0].replace("_", "-") for word in rest if word.startswith("--")]
+        if twice := sorted({flag for flag in flags if flags.count(flag) > 1}):  # the last would silently win
+            return _refuse(console, f"{', '.join(twice)} given twice; several values follow one flag")
         args_type = command.arguments(rest) if hasattr(command, "arguments") else command.Args
         args = tyro.cli(args_type, args=rest, prog=f"{prog} {name}", description=command.__doc__)
         return int(command.run(args) or 0)

@@ -315,3 +315,11 @@ def test_a_policy_that_does_not_fit_the_environment_leaves_nothing(capsys, saved
     error = refused(capsys, "eval", "--policy", saved, "--output", out, "--env", "CartPole-v1")
     assert "the environment gives" in error and "the policy wants" in error
     assert not out.exists()
+
+
+def test_a_flag_given_twice_is_refused(capsys, tmp_path):
+    """The last one would silently win, and the first option would be lost."""
+    out = tmp_path / "out"
+    error = refused(capsys, "eval", "--output", out, "--option", "a=1", "--option=b=2")
+    assert "--option given twice; several values follow one flag" in error
+    assert not out.exists()
