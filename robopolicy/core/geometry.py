@@ -83,3 +83,42 @@ def pose_9d_from_transform(transform_b_to_a: NDArray[Any]) -> Float:
 def transform_from_pose_9d(pose_9d: NDArray[Any]) -> Float:
     """(9,) -> (4, 4), the inverse of ``pose_9d_from_transform``."""
     return transform(matrix_from_rotation_6d(pose_9d[3:]), pose_9d[:3])
+
+
+def segment_distance(first: Float, second: Float) -> Float:
+    """Distance between segments, each (..., 2, 3), degenerate ones included -> (...) [m].
+
+    Source: Ericson 2005, "Real-Time Collision Detection", section 5.1.9.
+    """
+    origin, other = first[..., 0, :], second[..., 0, :]
+    d1, d2, apart = first[..., 1, :] - origin, second[..., 1, :] - other, origin - other
+    a, b, e = _dot(d1, d1), _dot(d1, d2), _dot(d2, d2)
+    c, f = _dot(d1, apart), _dot(d2, apart)
+    tiny = 1e-18  # [m^2] a segment shorter than 1 nm is a point
+    a_safe, e_safe = np.maximum(a, tiny), np.maximum(e, tiny)
+    across = a * e - b * b
+    s = _share((b * f - c * e) / np.maximum(across, tiny * tiny))
+    t = _share((b * s + f) / e_safe)
+    s = _share((b * t - c) / a_safe)
+    # Nearly parallel segments: the line solution is rounding, so the ends are tried as well.
+    best = _gap(apart, d1, d2, s, t)
+    for fixed in (0.0, 1.0):
+        best = np.minimum(best, _gap(apart, d1, d2, np.array([fixed]), _share((b * fixed + f) / e_safe)))
+    result: Float = np.sqrt(best)
+    return result
+
+
+def _share(value: Float) -> Float:
+    """Clipped to 0..1; np.clip takes three times as long on few numbers."""
+    result: Float = np.minimum(np.maximum(value, 0.0), 1.0)
+    return result
+
+
+def _dot(first: Float, second: Float) -> Float:
+    result: Float = np.einsum("...i,...i->...", first, second)
+    return result
+
+
+def _gap(apart: Float, d1: Float, d2: Float, s: Float, t: Float) -> Float:
+    between = apart + d1 * s[..., None] - d2 * t[..., None]
+    return _dot(between, between)

@@ -60,6 +60,30 @@ class Gripper:
 
 
 @dataclass(frozen=True)
+class Capsule:
+    """All points within ``radius`` of a segment; together they cover a robot's body.
+
+    Args:
+        part: name of the body part it belongs to; several capsules may share one.
+        joint: name of the joint whose frame it is fixed to; empty for the base frame.
+        start, end: (3,) of the segment in that frame [m]; equal for a sphere.
+        radius: [m].
+        tool: whether it belongs to the fingers, which may come closer to the table than the rest.
+    """
+
+    part: str
+    joint: str
+    start: tuple[float, float, float]
+    end: tuple[float, float, float]
+    radius: float
+    tool: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.radius > 0:
+            raise SpecError(f"a capsule of {self.part} has the radius {self.radius} [m]")
+
+
+@dataclass(frozen=True)
 class Limits:
     """Limits per command dimension, arm joints then gripper; arrays of shape (dim,)."""
 
@@ -82,8 +106,12 @@ class Robot:
         source: where the numbers come from.
         base_frame: name of the frame that poses are given in, as the driver's transforms call it.
         redundant_joint: name of the joint whose angle the tool's pose leaves open; empty where there is none.
+        capsules: cover the arm and its gripper at every opening; empty where the body is not known.
+        touching: pairs of parts that are not checked against each other, because their capsules overlap
+            where they are joined, in every posture or in harmless ones.
     Raises:
-        SpecError: home has another number of joints, or the redundant joint is none of them.
+        SpecError: home has another number of joints; the redundant joint, a capsule's joint or a touching
+            part is unknown.
     """
 
     name: str
@@ -97,16 +125,38 @@ class Robot:
     source: str
     base_frame: str
     redundant_joint: str = ""
+    capsules: tuple[Capsule, ...] = ()
+    touching: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.home) != len(self.joints):
             raise SpecError(f"{self.name} has {len(self.joints)} joints, its home {len(self.home)} angles")
         if self.redundant_joint not in ("", *self.joint_names):
             raise SpecError(f"redundant joint {self.redundant_joint!r} is none of {self.joint_names}")
+        parts = {capsule.part for capsule in self.capsules}
+        unknown = {capsule.joint for capsule in self.capsules} - {"", *self.joint_names}
+        unknown |= {part for pair in self.touching for part in pair} - parts
+        if unknown:
+            raise SpecError(
+                f"{self.name}: capsules or touching pairs name {sorted(unknown)}; the joints are "
+                f"{self.joint_names}, the parts {sorted(parts)}"
+            )
 
     @property
     def joint_names(self) -> tuple[str, ...]:
         return tuple(joint.name for joint in self.joints)
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Indices of the capsules that must keep apart: of different parts that are not ``touching``."""
+        joined = {frozenset(pair) for pair in self.touching}
+        parts = [capsule.part for capsule in self.capsules]
+        return tuple(
+            (i, j)
+            for j in range(len(parts))
+            for i in range(j)
+            if parts[i] != parts[j] and frozenset((parts[i], parts[j])) not in joined
+        )
 
     @property
     def limits(self) -> Limits:

@@ -10,6 +10,7 @@ Sources:
         default of UR's ROS 2 driver, ur_moveit_config, config/joint_limits.yaml.
     gripper: Robotiq's 2F-85 manual: stroke 85 mm, closing speed up to 150 mm/s, grip force 20 to 235 N (the
         limit here), 162.8 mm from the flange to the closed fingertips.
+    capsules: fitted to the collision geometry of sim/robopolicy_sim/robots/ur5e.xml, itself modelled by eye.
     jerk, gripper acceleration, home, workspace, the tool centre point (10.8 mm above the fingertips) and the
         gripper's quarter turn on the flange: chosen here, not the makers'.
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from math import pi
 
-from robopolicy.core.robot import Gripper, Joint, Robot
+from robopolicy.core.robot import Capsule, Gripper, Joint, Robot
 
 _VELOCITY = pi  # [rad/s]
 _ACCELERATION = 5.0  # [rad/s^2]
@@ -35,6 +36,37 @@ _TABLE = (
     ("wrist_1_joint", (-0.3922, 0.0, 0.1333), (0.0, 0.0, 0.0), 2 * pi, 28.0),
     ("wrist_2_joint", (0.0, -0.0997, 0.0), (pi / 2, 0.0, 0.0), 2 * pi, 28.0),
     ("wrist_3_joint", (0.0, 0.0996, 0.0), (-pi / 2, 0.0, 0.0), 2 * pi, 28.0),
+)
+
+#: By `python -m robopolicy_sim.capsules ur5e`, which states the method.
+_CAPSULES = (
+    Capsule("base_link", "", (0.0, 0.0, 0.0329), (0.0, 0.0, 0.0383), 0.0834),
+    Capsule("shoulder_link", "shoulder_pan_joint", (0.0, -0.0188, -0.002), (0.0, 0.0, -0.002), 0.0852),
+    Capsule("upper_arm_link", "shoulder_lift_joint", (0.0, 0.0, 0.0994), (0.0, 0.0, 0.1726), 0.0624),
+    Capsule("upper_arm_link", "shoulder_lift_joint", (-0.365, 0.0, 0.138), (-0.06, 0.0, 0.138), 0.0502),
+    Capsule("upper_arm_link", "shoulder_lift_joint", (-0.425, 0.0, 0.14), (-0.425, 0.0, 0.118), 0.0562),
+    Capsule("forearm_link", "elbow_joint", (0.0, 0.0, 0.0), (0.0, 0.0, 0.04), 0.0542),
+    Capsule("forearm_link", "elbow_joint", (-0.34, 0.0, 0.007), (-0.05, 0.0, 0.007), 0.0392),
+    Capsule("forearm_link", "elbow_joint", (-0.3922, 0.0, -0.0168), (-0.3922, 0.0, 0.0448), 0.045),
+    Capsule("wrist_1_link", "wrist_1_joint", (0.0, -0.0046, -0.0272), (0.0, -0.0046, 0.0), 0.0634),
+    Capsule("wrist_2_link", "wrist_2_joint", (0.0, 0.0, -0.0016), (0.0, 0.0092, -0.0016), 0.0611),
+    Capsule("wrist_3_link", "wrist_3_joint", (0.0, 0.0, -0.02), (0.0, 0.0, -0.02), 0.0433),
+    Capsule("hand", "wrist_3_joint", (0.0, 0.0, 0.0211), (0.0, 0.0, 0.0509), 0.0412),
+    Capsule("hand", "wrist_3_joint", (-0.0627, 0.0, 0.078), (0.0627, 0.0, 0.078), 0.0283),
+    Capsule("fingers", "wrist_3_joint", (-0.0613, 0.0, 0.1279), (0.0613, 0.0, 0.1279), 0.0381, tool=True),
+)
+#: Joined to each other, but for the last pair: capsules of the wrist overlap that the arm keeps apart.
+_TOUCHING = (
+    ("base_link", "shoulder_link"),
+    ("shoulder_link", "upper_arm_link"),
+    ("upper_arm_link", "forearm_link"),
+    ("forearm_link", "wrist_1_link"),
+    ("wrist_1_link", "wrist_2_link"),
+    ("wrist_2_link", "wrist_3_link"),
+    ("wrist_2_link", "hand"),
+    ("wrist_3_link", "hand"),
+    ("hand", "fingers"),
+    ("wrist_1_link", "wrist_3_link"),
 )
 
 ROBOT = Robot(
@@ -54,4 +86,6 @@ ROBOT = Robot(
     workspace_upper=(0.75, 0.55, 0.6),
     source="Universal Robots: ur_description; Robotiq: 2F-85 manual (see the module's docstring)",
     base_frame="base_link",
+    capsules=_CAPSULES,
+    touching=_TOUCHING,
 )

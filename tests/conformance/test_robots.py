@@ -10,8 +10,11 @@ from robopolicy.core.geometry import (
     matrix_from_quat_wxyz,
     matrix_from_rpy,
     pose_9d_from_transform,
+    segment_distance,
     transform,
 )
+from robopolicy.core.kinematics import Kinematics
+from robopolicy.runtime import SafetyConfig
 
 ROBOTS = robots.names()
 #: Where tables are worked on: radius from the base and height of the tool [m], its turn from outwards [rad].
@@ -255,3 +258,89 @@ def test_tool_poses_beside_singularities_move_no_joint_faster_than_it_may(arm):
         before = command
         command = converter.command_from_action(np.append(pose_9d_from_transform(pose), 0.0), before)
         assert np.all(np.abs(command - before)[:-1] * rate <= robot.limits.velocity[:-1] + 1e-9)
+
+
+def corners(model, data, geom, sides=24):
+    """(n, 3) points all over the surface of a collision geom, its corners included, in the world [m]."""
+    import mujoco
+
+    kind, size = int(model.geom_type[geom]), model.geom_size[geom]
+    turn = 2 * np.pi * np.arange(sides) / sides
+    ring = np.column_stack([np.cos(turn), np.sin(turn)])
+    if kind == int(mujoco.mjtGeom.mjGEOM_BOX):
+        local = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * size
+    elif kind == int(mujoco.mjtGeom.mjGEOM_CYLINDER):
+        local = np.vstack([np.column_stack([ring * size[0], np.full(sides, z)]) for z in (-size[1], size[1])])
+    else:
+        assert kind == int(mujoco.mjtGeom.mjGEOM_CAPSULE), kind
+        local = []
+        for tilt in np.linspace(-np.pi / 2, np.pi / 2, 13):
+            level = np.column_stack([ring * np.cos(tilt), np.full(sides, np.sin(tilt))]) * size[0]
+            local.append(level + np.array([0, 0, np.copysign(size[1], tilt)]))
+        local = np.vstack(local)
+    return local @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom]
+
+
+def test_every_collision_geom_is_inside_one_capsule_of_its_part(simulated, arm):
+    """In random postures, fingers closed and open; geoms are convex, so their corners are enough."""
+    import mujoco
+
+    robot, model, data = simulated
+    rng, limits = np.random.default_rng(0), robot.limits
+    fingers = {int(model.jnt_bodyid[model.joint(name).id]) for name in arm.finger_joints}
+    geoms = np.flatnonzero(model.geom_contype)
+    assert len(geoms) > len(robot.joints)
+    for opening in (0.0, 0.4 * robot.gripper.opening_max, robot.gripper.opening_max):
+        joints = rng.uniform(limits.lower[:-1], limits.upper[:-1])
+        set_joints(data, robot, joints)
+        for name in arm.finger_joints:
+            data.joint(name).qpos[0] = opening / 2
+        mujoco.mj_kinematics(model, data)
+        kinematics = Kinematics(robot)
+        ends = kinematics.capsules(kinematics.frames(joints[None]))[0]
+        for geom in geoms:
+            body = int(model.geom_bodyid[geom])
+            part = "fingers" if body in fingers else model.body(body).name.removeprefix(f"{robot.name}_")
+            points = corners(model, data, geom)
+            inside = []
+            for capsule, (start, end) in zip(robot.capsules, ends):
+                if capsule.part == part:
+                    assert capsule.tool == (body in fingers)
+                    along = np.dot(end - start, end - start)
+                    share = np.clip((points - start) @ (end - start) / max(along, 1e-12), 0, 1)
+                    away = np.linalg.norm(points - start - share[:, None] * (end - start), axis=1)
+                    inside.append(bool(np.all(away <= capsule.radius + 1e-9)))
+            assert any(inside), (part, model.geom(geom).name, geom)
+
+
+def test_capsules_keep_apart_over_the_table_and_at_home(arm):
+    """Where the arm works no pair is closer than the filter's clearance, so that nothing is refused there."""
+    robot, kinematics = arm.robot, Kinematics(arm.robot)
+    poses = tool_down_poses(robot, 100, seed=3)
+    postures = np.array([robot.home, *(inverse(arm).solve(pose, np.asarray(robot.home)) for pose in poses)])
+    ends = kinematics.capsules(kinematics.frames(postures))
+    config = SafetyConfig.for_robot(robot)
+    for i, j in robot.pairs:
+        apart = robot.capsules[i].radius + robot.capsules[j].radius + config.link_clearance
+        names = robot.capsules[i].part, robot.capsules[j].part
+        assert np.all(segment_distance(ends[:, i], ends[:, j]) >= apart), names
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_only_parts_that_are_joined_are_left_unchecked(name):
+    """Every pair of ``touching`` overlaps somewhere, and most parts are checked against most others."""
+    robot = robots.load(name)
+    kinematics, rng = Kinematics(robot), np.random.default_rng(0)
+    limits, parts = robot.limits, {capsule.part for capsule in robot.capsules}
+    postures = rng.uniform(limits.lower[:-1], limits.upper[:-1], (500, len(robot.joints)))
+    ends = kinematics.capsules(kinematics.frames(postures))
+    for one, other in robot.touching:
+        first = [k for k, c in enumerate(robot.capsules) if c.part == one]
+        second = [k for k, c in enumerate(robot.capsules) if c.part == other]
+        gaps = [
+            segment_distance(ends[:, i], ends[:, j]) - robot.capsules[i].radius - robot.capsules[j].radius
+            for i in first
+            for j in second
+        ]
+        assert np.min(gaps) < 0.01, (one, other)
+    assert len(set(robot.touching)) <= len(parts) + 1

@@ -1,0 +1,1 @@
+"""What stands between a reference and the arm; NOT safety-rated."""
