@@ -17,14 +17,43 @@ Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """What a new chunk should agree with: the actions that will have been sent when it arrives.
+
+    Args:
+        action: (batch, prediction_horizon, action_dim) in the action spec's units; finite everywhere.
+        weight: (batch, prediction_horizon) from 1 (bound) to 0 (free).
+    Source: real-time chunking (Black et al. 2025), soft masks of section 4.2.
+    """
+
+    action: Float32
+    weight: Float32
+
+    def check(self, specs: PolicySpecs, batch: int) -> None:
+        """Raise ShapeError, NonFiniteValueError or ConfigError unless it fits the specs."""
+        expected = (batch, *specs.chunk_shape)
+        if self.action.shape != expected or self.weight.shape != expected[:2]:
+            raise ShapeError(
+                f"a prefix needs actions {expected} and weights {expected[:2]}, got {self.action.shape} "
+                f"and {self.weight.shape}"
+            )
+        if not np.isfinite(self.action).all():
+            raise NonFiniteValueError("the prefix has non-finite actions")
+        if not ((self.weight >= 0) & (self.weight <= 1)).all():
+            raise ConfigError(f"prefix weights must lie in 0..1, got {self.weight}")
+
+
+@dataclass(frozen=True)
 class Context:
     """What else a policy may condition on; policies ignore what they do not know.
 
     Args:
         instruction: one text per batch row, or empty.
+        prefix: actions to agree with; only a policy whose specs say ``takes_prefix`` heeds it.
     """
 
     instruction: tuple[str, ...] = ()
+    prefix: Prefix | None = None
 
 
 NO_CONTEXT = Context()
@@ -80,6 +109,7 @@ def draw_candidates(
     *,
     rng: np.random.Generator,
     instruction: str = "",
+    prefix: tuple[NDArray[Any], NDArray[Any]] | None = None,
 ) -> Float32:
     """Candidates for one observation window.
 
@@ -87,12 +117,14 @@ def draw_candidates(
         observation: each (observation_horizon, *shape).
         num_candidates: n.
         rng: source of randomness; never global.
+        prefix: actions (prediction_horizon, action_dim) and weights (prediction_horizon,), see ``Prefix``.
     Returns:
         (n, prediction_horizon, action_dim).
     """
     noise = draw_noise(policy.policy_specs, num_candidates, rng)
     batch = {name: value[None] for name, value in observation.items()}
-    context = Context((instruction,) if instruction else ())
+    bound = None if prefix is None else Prefix(*(np.asarray(part, np.float32)[None] for part in prefix))
+    context = Context((instruction,) if instruction else (), bound)
     candidates: Float32 = policy.sample(batch, noise[None], context)[0]
     return candidates
 

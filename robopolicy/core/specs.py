@@ -219,11 +219,16 @@ class Specs:
 
 @dataclass(frozen=True)
 class PolicySpecs:
-    """Specs of the data a policy was built for, plus its horizons and noise."""
+    """Specs of the data a policy was built for, plus its horizons and noise.
+
+    Args:
+        takes_prefix: whether it heeds ``Context.prefix``.
+    """
 
     specs: Specs
     horizons: Horizons = field(default_factory=Horizons)
     noise_shape: tuple[int, ...] = ()
+    takes_prefix: bool = False
 
     @property
     def chunk_shape(self) -> tuple[int, int]:

@@ -23,7 +23,7 @@ def test_every_step_is_diffusers_step(prediction, training, inference):
     )
     table = ddim_steps(schedule, inference)
     schedule.set_timesteps(inference)
-    assert table.shape == (inference, 7)
+    assert table.shape == (inference, 8)
     generator = torch.Generator().manual_seed(0)
     chunk = torch.randn(3, 16, 2, generator=generator)
     for level, row in zip(schedule.timesteps, table):
@@ -44,3 +44,45 @@ def test_a_perfect_prediction_gives_the_clean_chunk_at_the_end():
     for row in ddim_steps(schedule, 10):
         chunk = ddim_update(chunk, clean, row)
     torch.testing.assert_close(chunk, clean)
+
+
+@pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
+def test_a_bound_step_goes_the_way_the_prefix_itself_is_noised(prediction):
+    """Where the weight is 1, x stays s * prefix + n * noise with the noise it began with, at every level."""
+    schedule = DDIMScheduler(
+        100, beta_schedule="squaredcos_cap_v2", prediction_type=prediction, set_alpha_to_one=True
+    )
+    generator = torch.Generator().manual_seed(0)
+    noise, prefix = (torch.randn(2, 8, 3, generator=generator).clamp(-1, 1) for _ in range(2))
+    weight = torch.tensor([1.0] * 3 + [0.5] * 2 + [0.0] * 3).expand(2, 8)
+    table = ddim_steps(schedule, 10)
+    alpha = float(schedule.alphas_cumprod[int(table[0, 0])])
+    bound = free = alpha**0.5 * prefix + (1 - alpha) ** 0.5 * noise
+    for row in table:
+        # Outputs in -1..1 for a clean chunk, whatever the network predicts, so that clipping does nothing.
+        clean = 0.5 * torch.randn(bound.shape, generator=generator).clamp(-1, 1)
+        outputs = [_output_for(clean, chunk, schedule, int(row[0]), prediction) for chunk in (bound, free)]
+        bound = ddim_update(bound, outputs[0], row, prefix, weight)
+        free = ddim_update(free, outputs[1], row)
+        expected = row[5] * prefix + row[6] * noise
+        torch.testing.assert_close(bound[:, :3], expected[:, :3], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(bound[:, 5:], free[:, 5:])
+    torch.testing.assert_close(bound[:, :3], prefix[:, :3])
+    torch.testing.assert_close(bound[:, 3:5], (prefix + clean)[:, 3:5] / 2)
+
+
+def _output_for(clean, chunk, schedule, level, prediction):
+    """What the network says when it takes ``clean`` to be behind ``chunk``."""
+    alpha = float(schedule.alphas_cumprod[level])
+    s, n = alpha**0.5, (1 - alpha) ** 0.5
+    noise = (chunk - s * clean) / n
+    return {"sample": clean, "epsilon": noise, "v_prediction": s * noise - n * clean}[prediction]
+
+
+def test_no_weight_is_no_guidance():
+    schedule = DDIMScheduler(100, beta_schedule="squaredcos_cap_v2", prediction_type="sample")
+    chunk, out, prefix = (torch.randn(2, 8, 3, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    for row in ddim_steps(schedule, 5):
+        torch.testing.assert_close(
+            ddim_update(chunk, out, row, prefix, torch.zeros(2, 8)), ddim_update(chunk, out, row)
+        )

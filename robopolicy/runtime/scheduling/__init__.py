@@ -1,0 +1,1 @@
+"""Chunks that come late, at policy rate, to one smooth reference at control rate."""
