@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from robopolicy import __version__, policies, robots
+from robopolicy.core.errors import ConfigError, MissingDependencyError
 from robopolicy.core.provenance import package_versions
 from robopolicy.evaluation.environments import ENVIRONMENTS, known
 
@@ -20,6 +22,7 @@ EXTRAS = {
     "onnxruntime": "base", "ruckig": "base", "zarr": "data", "torch": "train", "diffusers": "train",
     "mujoco": "sim", "mink": "sim", "gymnasium": "sim", "gym_pusht": "pusht", "onnxscript": "export",
     "ray": "ray", "metaworld": "make.py install-peers", "robosuite": "make.py install-peers",
+    "tensorrt": "tensorrt", "cuda": "tensorrt",
     "gym_aloha": "make.py install-peers", "matplotlib": "viz", "imageio": "viz", "cv2": "opencv",
     "rclpy": "a ROS 2 installation",
 }  # fmt: skip
@@ -42,6 +45,7 @@ def run(args: Args) -> int:
         import onnxruntime
 
         table.add_row("onnxruntime providers", ", ".join(onnxruntime.get_available_providers()))
+    table.add_row("GPU for TensorRT", _gpu())
     table.add_row(
         "CPU cores", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     )
@@ -52,6 +56,16 @@ def run(args: Args) -> int:
     table.add_row("robots", ", ".join(robots.names()))
     console.print(table)
     return 0
+
+
+def _gpu() -> str:
+    from robopolicy.runtime.backends.gpu import describe_gpu
+
+    try:
+        gpu = describe_gpu()
+    except (ConfigError, MissingDependencyError) as error:
+        return f"[yellow]none[/]: {escape(str(error))}"
+    return f"{gpu.name}, compute capability {gpu.compute_capability}, driver {gpu.driver}"
 
 
 def _rendering() -> str:

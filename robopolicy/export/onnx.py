@@ -1,4 +1,4 @@
-"""A policy as two ONNX graphs: an encoder run once per observation, and the whole denoising loop."""
+"""A policy as two ONNX graphs: an encoder run once per observation, and the denoising loop or one step."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import logging
 import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from robopolicy.core.errors import MissingDependencyError
+from robopolicy.core.errors import ConfigError, MissingDependencyError
 from robopolicy.models.policy_module import PolicyModule
 
 try:
@@ -25,10 +27,13 @@ from robopolicy.export.unroll import unroll
 
 #: Read by onnxruntime 1.23, the oldest runtime supported.
 OPSET = 20
+FORMS = ("unrolled", "step")
+_ROWS = {0: torch.export.Dim("rows", min=1)}
+_PREFIX = ("prefix", "prefix_weight")
 
 
 class EncoderGraph(nn.Module):
-    """Positional inputs, in the specs' order, to ``conditioning``."""
+    """Positional inputs, in the specs' order, to ``conditioning``, prepared."""
 
     def __init__(self, module: PolicyModule) -> None:
         super().__init__()
@@ -36,7 +41,7 @@ class EncoderGraph(nn.Module):
         self.names = list(module.policy_specs.specs.observation)
 
     def forward(self, *arrays: Tensor) -> Tensor:
-        return self.module.encode(dict(zip(self.names, arrays)))
+        return self.module.prepare(self.module.encode(dict(zip(self.names, arrays))))
 
 
 class SamplerGraph(nn.Module):
@@ -46,8 +51,8 @@ class SamplerGraph(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, conditioning: Tensor, noise: Tensor) -> Tensor:
-        return self.module.sample(conditioning, noise)
+    def forward(self, conditioning: Tensor, noise: Tensor, *prefix: Tensor) -> Tensor:
+        return self.module.sample(conditioning, noise, *prefix)
 
 
 class StepGraph(nn.Module):
@@ -57,13 +62,54 @@ class StepGraph(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, chunk: Tensor, conditioning: Tensor, parameters: Tensor) -> Tensor:
-        return self.module.denoise(chunk, conditioning, parameters)
+    def forward(self, chunk: Tensor, conditioning: Tensor, parameters: Tensor, *prefix: Tensor) -> Tensor:
+        return self.module.denoise(chunk, conditioning, parameters, *prefix)
 
 
-def export_graphs(module: PolicyModule) -> dict[str, bytes]:
-    """ONNX graphs "encoder" and "sampler", first axes dynamic, as ``runtime.bundle`` asks for them."""
-    module = module.cpu().eval()
+def export_graphs(module: PolicyModule, *, form: str = "unrolled", opset: int = OPSET) -> dict[str, bytes]:
+    """ONNX graphs by role, first axes dynamic, as ``runtime.bundle`` asks for them.
+
+    Args:
+        module: what is exported is its ``inference_form``; a policy with a ``sample`` of its own is
+            exported as it is.
+        form: "unrolled" gives "encoder" and "sampler", the whole denoising loop in one graph; "step" gives
+            "encoder" and "step", one iteration, to be run for every row of ``step_rows(module)``.
+        opset: of the ONNX default domain.
+    Raises:
+        ConfigError: unknown form, or no iteration to give as a step.
+    """
+    if form not in FORMS:
+        raise ConfigError(f"form {form!r} is not one of {FORMS}")
+    if form == "step" and not _iterates(module):
+        raise ConfigError(f"{type(module).__name__} samples in its own way; it has no step to export")
+    module = _exported(module.cpu().eval()).eval()
+    encoder, conditioning = _export_encoder(module, opset)
+    if not _iterates(module):
+        last = {"sampler": _export_sample(module, conditioning, opset)}
+    elif form == "step":
+        last = {"step": _export_step(module, conditioning, opset)}
+    else:
+        last = {"sampler": _unrolled(_export_step(module, conditioning, opset), module)}
+    return {role: model.SerializeToString() for role, model in {"encoder": encoder, **last}.items()}
+
+
+def step_rows(module: PolicyModule) -> NDArray[np.float32]:
+    """(denoising_steps, p): what ``step_parameters`` takes, run after run, in the form "step"."""
+    rows: NDArray[np.float32] = _exported(module).steps.cpu().numpy()
+    return rows
+
+
+def _exported(module: PolicyModule) -> PolicyModule:
+    return module.inference_form() if _iterates(module) else module
+
+
+def _iterates(module: PolicyModule) -> bool:
+    """Whether ``sample`` is the loop over ``denoise`` that every PolicyModule inherits."""
+    return type(module).sample is PolicyModule.sample
+
+
+def _export_encoder(module: PolicyModule, opset: int) -> tuple[onnx.ModelProto, Tensor]:
+    """The graph, and an example of what it gives."""
     specs = module.policy_specs
     window = specs.horizons.observation
     inputs: dict[str, Tensor] = {}
@@ -72,35 +118,27 @@ def export_graphs(module: PolicyModule) -> dict[str, bytes]:
             inputs[name] = torch.zeros((2, window, *spec.shape), dtype=torch.uint8)
         else:
             inputs[name] = torch.zeros((2, window, spec.num_features))
-    rows = {0: torch.export.Dim("rows", min=1)}
-    encoder = _export(
-        EncoderGraph(module),
-        tuple(inputs.values()),
-        (tuple(rows for _ in inputs),),
-        list(inputs),
-        "conditioning",
-    )
-    sampler = _export_steps(module) if _iterates(module) else _export_sample(module)
-    return {"encoder": encoder.SerializeToString(), "sampler": sampler.SerializeToString()}
+    graph, arrays = EncoderGraph(module), tuple(inputs.values())
+    model = to_onnx(graph, arrays, (tuple(_ROWS for _ in inputs),), list(inputs), "conditioning", opset)
+    with torch.no_grad():
+        return model, graph(*arrays)
 
 
-def _iterates(module: PolicyModule) -> bool:
-    """Whether ``sample`` is the loop over ``denoise`` that every PolicyModule inherits."""
-    return type(module).sample is PolicyModule.sample
-
-
-def _export_steps(module: PolicyModule) -> onnx.ModelProto:
-    """One step traced, then repeated for every row of ``module.steps``."""
-    rows = {0: torch.export.Dim("rows", min=1)}
+def _export_step(module: PolicyModule, conditioning: Tensor, opset: int) -> onnx.ModelProto:
     chunk = torch.zeros(2, *module.policy_specs.chunk_shape)
-    conditioning = torch.zeros(2, module.conditioning_dim)
-    step = _export(
+    prefix = _prefix(module)
+    return to_onnx(
         StepGraph(module),
-        (chunk, conditioning, module.steps[0]),
-        (rows, rows, None),
-        ["step_chunk", "conditioning", "step_parameters"],
+        (chunk, conditioning, module.steps[0], *prefix),
+        (_ROWS, _ROWS, None, *_shapes(prefix)),
+        ["step_chunk", "conditioning", "step_parameters", *_PREFIX[: len(prefix)]],
         "step_output",
+        opset,
     )
+
+
+def _unrolled(step: onnx.ModelProto, module: PolicyModule) -> onnx.ModelProto:
+    """The step, repeated for every row of ``module.steps``."""
     return unroll(
         step,
         module.steps.numpy(),
@@ -112,14 +150,38 @@ def _export_steps(module: PolicyModule) -> onnx.ModelProto:
     )
 
 
-def _export_sample(module: PolicyModule) -> onnx.ModelProto:
-    rows = {0: torch.export.Dim("rows", min=1)}
-    arguments = (torch.zeros(2, module.conditioning_dim), torch.zeros(2, *module.policy_specs.noise_shape))
-    return _export(SamplerGraph(module), arguments, (rows, rows), ["conditioning", "noise"], "chunk")
+def _export_sample(module: PolicyModule, conditioning: Tensor, opset: int) -> onnx.ModelProto:
+    noise, prefix = torch.zeros(2, *module.policy_specs.noise_shape), _prefix(module)
+    return to_onnx(
+        SamplerGraph(module),
+        (conditioning, noise, *prefix),
+        (_ROWS, _ROWS, *_shapes(prefix)),
+        ["conditioning", "noise", *_PREFIX[: len(prefix)]],
+        "chunk",
+        opset,
+    )
 
 
-def _export(
-    graph: nn.Module, arguments: tuple[Tensor, ...], shapes: object, inputs: list[str], output: str
+def _prefix(module: PolicyModule) -> tuple[Tensor, ...]:
+    """Examples of the two further inputs of policies that take a prefix."""
+    specs = module.policy_specs
+    if not specs.takes_prefix:
+        return ()
+    return torch.zeros(2, *specs.chunk_shape), torch.zeros(2, specs.chunk_shape[0])
+
+
+def _shapes(prefix: tuple[Tensor, ...]) -> tuple[object, ...]:
+    """Dynamic axes of the arguments after the named ones; nothing when there are none."""
+    return (tuple(_ROWS for _ in prefix),) if prefix else ()
+
+
+def to_onnx(
+    graph: nn.Module,
+    arguments: tuple[Tensor, ...],
+    shapes: object,
+    inputs: list[str],
+    output: str,
+    opset: int,
 ) -> onnx.ModelProto:
     with _quiet():
         program = torch.onnx.export(
@@ -129,7 +191,7 @@ def _export(
             dynamic_shapes=shapes,
             input_names=inputs,
             output_names=[output],
-            opset_version=OPSET,
+            opset_version=opset,
             verbose=False,
         )
     assert program is not None

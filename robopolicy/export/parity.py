@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 from robopolicy.core.errors import RobopolicyError
 from robopolicy.core.horizons import Horizons
 from robopolicy.core.normalise import Normalisers
-from robopolicy.core.policy import Arrays, Policy, draw_noise, keyed_rng
+from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Policy, Prefix, draw_noise, keyed_rng
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.datasets.store import EpisodeStore
 from robopolicy.datasets.windows import Windows
+from robopolicy.models.critic_module import TorchCritic
+from robopolicy.runtime.bundle.policy import BundlePolicy
 
 TOLERANCE = 1e-4
 CANDIDATES = (1, 16)
@@ -33,11 +36,23 @@ class Parity:
         max_abs: in normalised action units, where 1 is half the range seen in the data [-].
         max_abs_physical: in the action spec's units.
         chunks: how many were compared.
+        cases: ``max_abs`` of each case alone: "k16", and "k16.prefix" with a prefix to agree with.
     """
 
     max_abs: float
     max_abs_physical: float
     chunks: int
+    cases: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def worst(cls, parts: Mapping[str, Parity]) -> Parity:
+        """All of them together; their cases under the names of the parts."""
+        return cls(
+            max(part.max_abs for part in parts.values()),
+            max(part.max_abs_physical for part in parts.values()),
+            sum(part.chunks for part in parts.values()),
+            {f"{name}.{case}": value for name, part in parts.items() for case, value in part.cases.items()},
+        )
 
 
 def compare(
@@ -48,28 +63,77 @@ def compare(
     *,
     seed: int = 0,
     tolerance: float = TOLERANCE,
+    candidates: Sequence[int] = CANDIDATES,
 ) -> Parity:
-    """Same observations and noise through both, for 1 and 16 candidates.
+    """Same observations and noise through both; a policy that heeds a prefix with one and without.
 
     Args:
         observations: windows, each (observation_horizon, *shape).
         action_scale: (action_dim,) of the action normaliser.
+        candidates: how many at once.
     Raises:
         ParityError: beyond the tolerance, or not a number.
     """
+    specs = reference.policy_specs
     worst, physical, chunks = 0.0, 0.0, 0
+    cases: dict[str, float] = {}
     for index, observation in enumerate(observations):
         batch = {name: value[None] for name, value in observation.items()}
-        for count in CANDIDATES:
-            noise = draw_noise(reference.policy_specs, count, keyed_rng(seed, index, count))[None]
-            difference = np.abs(reference.sample(batch, noise) - exported.sample(batch, noise))
+        contexts = {"": NO_CONTEXT}
+        if specs.takes_prefix:
+            # Another sample, bound at the start and free at the end, as a chunk in execution is.
+            earlier = reference.sample(batch, draw_noise(specs, 1, keyed_rng(seed, index))[None])[:, 0]
+            weight = np.linspace(1, 0, specs.horizons.prediction, dtype=np.float32)[None]
+            contexts[".prefix"] = Context(prefix=Prefix(earlier, weight))
+        for count, (suffix, context) in itertools.product(candidates, contexts.items()):
+            noise = draw_noise(specs, count, keyed_rng(seed, index, count))[None]
+            difference = np.abs(
+                reference.sample(batch, noise, context) - exported.sample(batch, noise, context)
+            )
             # np.maximum keeps NaN, which max() would drop
-            worst = float(np.maximum(worst, (difference / action_scale).max()))
+            largest = float((difference / action_scale).max())
+            case = f"k{count}{suffix}"
+            cases[case] = float(np.maximum(cases.get(case, 0.0), largest))
+            worst = float(np.maximum(worst, largest))
             physical = float(np.maximum(physical, difference.max()))
             chunks += count
     if not worst <= tolerance:
         raise ParityError(f"the exported graphs differ from torch by {worst:.2e}, more than {tolerance:.0e}")
-    return Parity(worst, physical, chunks)
+    return Parity(worst, physical, chunks, cases)
+
+
+def compare_values(
+    reference: TorchCritic,
+    exported: BundlePolicy,
+    observations: Sequence[Arrays],
+    *,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+    candidates: Sequence[int] = CANDIDATES,
+) -> float:
+    """Largest difference between the critics' values, relative to the spread of the reference's [-].
+
+    Candidates are samples of the exported policy, which is what a critic will see.
+
+    Raises:
+        ParityError: beyond the tolerance, or not a number.
+    """
+    found, expected = [], []
+    for index, observation in enumerate(observations):
+        batch = {name: value[None] for name, value in observation.items()}
+        for count in candidates:
+            noise = draw_noise(exported.policy_specs, count, keyed_rng(seed, index, count))[None]
+            chunks = exported.sample(batch, noise)
+            found.append(exported.values(batch, chunks).ravel())
+            expected.append(reference.values(batch, chunks).ravel())
+    told, scale = np.concatenate(found), np.concatenate(expected)
+    worst = float(np.abs(told - scale).max() / max(float(scale.std()), 1e-3))
+    if not worst <= tolerance:
+        raise ParityError(
+            f"the exported critic differs from torch by {worst:.2e} of its values' spread, more than "
+            f"{tolerance:.0e}"
+        )
+    return worst
 
 
 def random_observations(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robopolicy.core.errors import NonFiniteValueError
 from robopolicy.core.normalise import Normalisers
-from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Float32, check_inputs
+from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Float32, Prefix, check_inputs
 from robopolicy.core.specs import PolicySpecs
 
 
@@ -23,14 +23,9 @@ class PolicyModule(nn.Module, ABC):
     policy_specs: PolicySpecs
     steps: Tensor
 
-    @property
-    @abstractmethod
-    def conditioning_dim(self) -> int:
-        """Size of the observation embedding."""
-
     @abstractmethod
     def encode(self, observation: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
-        """Observation windows to (batch, conditioning_dim).
+        """Observation windows to conditioning, (batch, ...): a vector or tokens.
 
         Args:
             observation: states (batch, observation_horizon, features) normalised; images
@@ -42,21 +37,48 @@ class PolicyModule(nn.Module, ABC):
     def loss(self, conditioning: Tensor, action: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """Scalar training loss on normalised chunks (batch, prediction_horizon, action_dim)."""
 
+    def prepare(self, conditioning: Tensor) -> Tensor:
+        """What ``denoise`` and ``sample`` take: conditioning, or what they would compute from it alone.
+
+        Runs once per observation, ahead of all denoising steps and candidates, and in the exported
+        encoder; training does not call it. (batch, ...) -> (batch, ...), a vector or tokens.
+        """
+        return conditioning
+
+    def inference_form(self) -> PolicyModule:
+        """The same function of the same inputs, laid out for inference engines; what is exported."""
+        return self
+
     @abstractmethod
-    def denoise(self, chunk: Tensor, conditioning: Tensor, parameters: Tensor) -> Tensor:
+    def denoise(
+        self,
+        chunk: Tensor,
+        conditioning: Tensor,
+        parameters: Tensor,
+        prefix: Tensor | None = None,
+        prefix_weight: Tensor | None = None,
+    ) -> Tensor:
         """One inference iteration.
 
         Args:
             chunk: (rows, prediction_horizon, action_dim); the first one is the noise.
-            conditioning: (rows, conditioning_dim).
+            conditioning: (rows, ...) of ``prepare``.
             parameters: one row of ``steps``.
+            prefix, prefix_weight: (rows, prediction_horizon, action_dim) normalised and (rows,
+                prediction_horizon), see ``core.policy.Prefix``; given to policies that ``takes_prefix``.
         """
 
-    def sample(self, conditioning: Tensor, noise: Tensor) -> Tensor:
-        """(rows, conditioning_dim), (rows, *noise_shape) -> (rows, prediction_horizon, action_dim)."""
+    def sample(
+        self,
+        conditioning: Tensor,
+        noise: Tensor,
+        prefix: Tensor | None = None,
+        prefix_weight: Tensor | None = None,
+    ) -> Tensor:
+        """Prepared conditioning and noise (rows, *noise_shape) -> (rows, prediction_horizon, action_dim)."""
         chunk = noise
         for parameters in self.steps:
-            chunk = self.denoise(chunk, conditioning, parameters)
+            chunk = self.denoise(chunk, conditioning, parameters, prefix, prefix_weight)
         return chunk
 
 
@@ -77,7 +99,7 @@ class TorchPolicy:
 
     @torch.inference_mode()
     def features(self, observation: Arrays) -> Float32:
-        """(batch, conditioning_dim): how the policy sees observation windows; see ``evaluation.ood``."""
+        """(batch, features): how the policy sees observation windows; see ``evaluation.ood``."""
         inputs = self.normalisers.observations(self.policy_specs.specs, observation)
         tensors = {name: torch.from_numpy(value).to(self.device) for name, value in inputs.items()}
         result: Float32 = self.module.encode(tensors).float().cpu().numpy()
@@ -89,9 +111,19 @@ class TorchPolicy:
         batch, n = check_inputs(self.policy_specs, observation, noise)
         inputs = self.normalisers.observations(self.policy_specs.specs, observation)
         tensors = {name: torch.from_numpy(value).to(self.device) for name, value in inputs.items()}
-        conditioning = self.module.encode(tensors).repeat_interleave(n, dim=0)
+        conditioning = self.module.prepare(self.module.encode(tensors)).repeat_interleave(n, dim=0)
         rows = torch.from_numpy(noise).to(self.device).flatten(0, 1)
-        chunk = self.module.sample(conditioning, rows).float().cpu().numpy()
+        bound = self._bound(context.prefix, batch, n)
+        chunk = self.module.sample(conditioning, rows, *bound).float().cpu().numpy()
         if not torch.isfinite(torch.from_numpy(chunk)).all():
             raise NonFiniteValueError("the policy's action chunk has non-finite values")
         return self.normalisers.action.inverse(chunk).reshape(batch, n, *self.policy_specs.chunk_shape)
+
+    def _bound(self, prefix: Prefix | None, batch: int, n: int) -> tuple[Tensor, ...]:
+        """A prefix as two tensors of normalised rows, or nothing where there is none to heed."""
+        if prefix is None or not self.policy_specs.takes_prefix:
+            return ()
+        prefix.check(self.policy_specs, batch)
+        action = self.normalisers.action.forward(prefix.action)
+        tensors = (torch.from_numpy(part).to(self.device) for part in (action, prefix.weight))
+        return tuple(tensor.repeat_interleave(n, dim=0) for tensor in tensors)

@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.functional import linear
 
 
 class NoiseLevelEmbedding(nn.Module):
@@ -46,12 +48,13 @@ class FilmResidualBlock(nn.Module):
         super().__init__()
         self.first = ConvBlock(channels_in, channels_out, kernel, groups)
         self.second = ConvBlock(channels_out, channels_out, kernel, groups)
+        # applied by TemporalUNet, to the observation's and the noise level's shares apart
         self.film = nn.Sequential(nn.Mish(), nn.Linear(conditioning, 2 * channels_out))
         self.skip = nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
-    def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
-        scale, shift = self.film(conditioning)[..., None].chunk(2, dim=1)
-        return self.second((1 + scale) * self.first(x) + shift) + self.skip(x)
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """(rows, channels_in, time) and (rows, channels_out) each -> (rows, channels_out, time)."""
+        return self.second((1 + scale[..., None]) * self.first(x) + shift[..., None]) + self.skip(x)
 
 
 class TemporalUNet(nn.Module):
@@ -75,6 +78,7 @@ class TemporalUNet(nn.Module):
         groups: int = 8,
     ) -> None:
         super().__init__()
+        self.step_embedding = step_embedding
         self.embed_step = NoiseLevelEmbedding(step_embedding)
         conditioning = conditioning_dim + step_embedding
 
@@ -94,18 +98,53 @@ class TemporalUNet(nn.Module):
             ConvBlock(channels[0], channels[0], kernel, groups), nn.Conv1d(channels[0], action_dim, 1)
         )
 
+    @property
+    def film_blocks(self) -> list[FilmResidualBlock]:
+        """The blocks that FiLM modulates, in the order in which they run."""
+        pairs = [pair[:2] for pair in self.down], [list(self.middle)], [pair[:2] for pair in self.up]
+        return [block for group in pairs for pair in group for block in pair]
+
+    @property
+    def film_sizes(self) -> list[int]:
+        """How a FiLM row splits: scale and shift of each block, in the order in which they run."""
+        return [size // 2 for block in self.film_blocks for size in [block.film[1].out_features] * 2]
+
+    def film_of_conditioning(self, conditioning: Tensor) -> Tensor:
+        """(rows, conditioning_dim) -> (rows, sum(film_sizes)): the observation's share, biases included.
+
+        A block's FiLM layer is linear in mish([conditioning; step]), so it is a sum of two shares, and
+        this one is the same for every denoising step and every candidate.
+        """
+        active = functional.mish(conditioning)
+        layers = [block.film[1] for block in self.film_blocks]
+        shares = [linear(active, f.weight[:, : -self.step_embedding], f.bias) for f in layers]
+        return torch.cat(shares, dim=-1)
+
+    def film_of_step(self, step: Tensor) -> Tensor:
+        """(rows,) or (1,) -> (rows, sum(film_sizes)) or (1, ...): the noise level's share."""
+        active = functional.mish(self.embed_step(step))
+        layers = [block.film[1] for block in self.film_blocks]
+        return torch.cat([linear(active, f.weight[:, -self.step_embedding :]) for f in layers], dim=-1)
+
     def forward(self, chunk: Tensor, step: Tensor, conditioning: Tensor) -> Tensor:
         """chunk (rows, horizon, action_dim), step (rows,) or (1,), conditioning (rows, conditioning_dim)."""
-        embedded = self.embed_step(step).expand(conditioning.shape[0], -1)
-        context = torch.cat([conditioning, embedded], dim=-1)
+        return self.denoise(chunk, self.film_of_conditioning(conditioning) + self.film_of_step(step))
+
+    def denoise(self, chunk: Tensor, film: Tensor) -> Tensor:
+        """As ``forward``, from the sum of the two shares (rows, sum(film_sizes))."""
+        parts = iter(film.split(self.film_sizes, dim=-1))
+
+        def run(block: nn.Module, x: Tensor) -> Tensor:
+            return block(x, next(parts), next(parts))
+
         x = rearrange(chunk, "rows time action -> rows action time")
         skips = []
         for first, second, halve in self.down:
-            x = second(first(x, context), context)
+            x = run(second, run(first, x))
             skips.append(x)
             x = halve(x)
         for block in self.middle:
-            x = block(x, context)
+            x = run(block, x)
         for first, second, double in self.up:
-            x = double(second(first(torch.cat([x, skips.pop()], dim=1), context), context))
+            x = double(run(second, run(first, torch.cat([x, skips.pop()], dim=1))))
         return rearrange(self.head(x), "rows action time -> rows time action")

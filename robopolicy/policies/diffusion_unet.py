@@ -19,6 +19,7 @@ from robopolicy.models.ddim import ddim_steps, ddim_update
 from robopolicy.models.observation_encoder import ObservationEncoder
 from robopolicy.models.policy_module import PolicyModule
 from robopolicy.models.temporal_unet import TemporalUNet
+from robopolicy.models.temporal_unet_inference import InferenceUNet
 
 GROUPS = 8  # of every group norm, as TemporalUNet and VisionEncoder take it
 PREDICTIONS = {"sample": "sample", "epsilon": "epsilon", "velocity": "v_prediction"}
@@ -84,7 +85,7 @@ class DiffusionUNet(PolicyModule):
                 f"for {len(config.channels)} U-Net levels"
             )
         self.config = config
-        self.policy_specs = dataclasses.replace(specs, noise_shape=specs.chunk_shape)
+        self.policy_specs = dataclasses.replace(specs, noise_shape=specs.chunk_shape, takes_prefix=True)
         self.encoder = ObservationEncoder(
             specs,
             vision_channels=config.vision_channels,
@@ -107,10 +108,6 @@ class DiffusionUNet(PolicyModule):
         )
         self.register_buffer("steps", ddim_steps(self.schedule, config.denoising_steps), persistent=False)
 
-    @property
-    def conditioning_dim(self) -> int:
-        return self.encoder.conditioning_dim
-
     def encode(self, observation: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         return self.encoder(observation, generator)
 
@@ -130,6 +127,52 @@ class DiffusionUNet(PolicyModule):
             return error.mean()
         return (error * mask).sum() / mask.sum().clamp(min=1)
 
-    def denoise(self, chunk: Tensor, conditioning: Tensor, parameters: Tensor) -> Tensor:
-        predicted = self.denoiser(chunk, parameters[:1], conditioning)
-        return ddim_update(chunk, predicted, parameters)
+    def prepare(self, conditioning: Tensor) -> Tensor:
+        return self.denoiser.film_of_conditioning(conditioning)
+
+    def denoise(
+        self,
+        chunk: Tensor,
+        conditioning: Tensor,
+        parameters: Tensor,
+        prefix: Tensor | None = None,
+        prefix_weight: Tensor | None = None,
+    ) -> Tensor:
+        film = conditioning + self.denoiser.film_of_step(parameters[:1])
+        return ddim_update(chunk, self.denoiser.denoise(chunk, film), parameters, prefix, prefix_weight)
+
+    def inference_form(self) -> PolicyModule:
+        return InferenceForm(self)
+
+
+class InferenceForm(PolicyModule):
+    """The trained policy as it is exported; the first of its step parameters counts the steps."""
+
+    def __init__(self, policy: DiffusionUNet) -> None:
+        super().__init__()
+        self.policy_specs = policy.policy_specs
+        self.encoder = policy.encoder
+        horizon = policy.policy_specs.horizons.prediction
+        self.denoiser = InferenceUNet(policy.denoiser, horizon, policy.steps[:, 0])
+        count = torch.arange(len(policy.steps), dtype=policy.steps.dtype)
+        self.register_buffer("steps", torch.cat([count[:, None], policy.steps[:, 1:]], dim=1))
+
+    def encode(self, observation: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        return self.encoder(observation, generator)
+
+    def prepare(self, conditioning: Tensor) -> Tensor:
+        return self.denoiser.film_of_conditioning(conditioning)
+
+    def loss(self, conditioning: Tensor, action: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        raise NotImplementedError("train the policy that this was made from")
+
+    def denoise(
+        self,
+        chunk: Tensor,
+        conditioning: Tensor,
+        parameters: Tensor,
+        prefix: Tensor | None = None,
+        prefix_weight: Tensor | None = None,
+    ) -> Tensor:
+        predicted = self.denoiser(chunk, parameters[:1].long(), conditioning)
+        return ddim_update(chunk, predicted, parameters, prefix, prefix_weight)

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from synthetic import make_episode, make_normalisers, make_policy_specs, make_specs, make_windows
 
-from robopolicy.core.errors import RobopolicyError, RunExistsError, StoreError
+from robopolicy.core.errors import ConfigError, RobopolicyError, RunExistsError, StoreError
 from robopolicy.core.normalise import Normalisers
 from robopolicy.core.policy import NO_CONTEXT, draw_noise, keyed_rng
 from robopolicy.core.specs import ArraySpec, PolicySpecs, Specs
 from robopolicy.datasets.store import EpisodeStore
+from robopolicy.evaluation.comparison import compare as compare_success
+from robopolicy.evaluation.results import EpisodeResult
 from robopolicy.export import bundle as module
 from robopolicy.export.bundle import export_bundle
+from robopolicy.export.closed_loop import ClosedLoop
 from robopolicy.export.onnx import export_graphs
-from robopolicy.export.parity import TOLERANCE, ParityError, compare, random_observations
+from robopolicy.export.options import ExportOptions, with_denoising_steps
+from robopolicy.export.parity import TOLERANCE, Parity, ParityError, compare, random_observations
+from robopolicy.models.critic_module import CriticModule, TorchCritic
 from robopolicy.policies._saved import load_policy, save_policy
 from robopolicy.policies.diffusion_unet import Config, DiffusionUNet, build
 from robopolicy.runtime import BundlePolicy, load_bundle
@@ -56,15 +63,46 @@ def store(tmp_path_factory) -> Path:
     return store.path
 
 
-def test_the_bundle_is_the_policy_without_torch(run, store, tmp_path):
-    neighbour = tmp_path / "bundle.unchecked" / "precious"  # once the name of the draft, swept away
+@pytest.fixture(scope="module")
+def exported(run, store, tmp_path_factory) -> tuple[Path, Parity]:
+    """Both forms, compared on random and recorded windows, with a critic."""
+    folder = tmp_path_factory.mktemp("exported")
+    neighbour = folder / "bundle.unchecked" / "precious"  # once the name of the draft, swept away
     neighbour.parent.mkdir()
     neighbour.write_text("mine")
-    parity = export_bundle(run, tmp_path / "bundle", store=store)
+    ticks = itertools.count(0, 1_000_000)
+    critic = TinyCritic(load_policy(run).policy_specs)
+    parity = export_bundle(run, folder / "bundle", store=store, critic=critic, clock=lambda: next(ticks))
     assert neighbour.read_text() == "mine"
+    assert sorted(p.name for p in folder.iterdir()) == ["bundle", "bundle.unchecked"]
+    return folder / "bundle", parity
+
+
+class TinyCritic(CriticModule):
+    """Linear in the observation and the chunk, with its own weights."""
+
+    def __init__(self, specs: PolicySpecs) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.policy_specs = specs
+        seen = sum(s.num_features for s in specs.specs.observation.values()) * specs.horizons.observation
+        self.embed = torch.nn.Linear(seen, 4)
+        self.head = torch.nn.Linear(4 + int(np.prod(specs.chunk_shape)), 1)
+
+    def encode(self, observation: dict[str, torch.Tensor]) -> torch.Tensor:
+        names = self.policy_specs.specs.observation
+        return self.embed(torch.cat([observation[name].flatten(1) for name in names], dim=-1)).tanh()
+
+    def value(self, conditioning: torch.Tensor, chunk: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([conditioning, chunk.flatten(1)], dim=-1))[:, 0]
+
+
+def test_the_bundle_is_the_policy_without_torch(run, exported):
+    path, parity = exported
     assert parity.max_abs <= TOLERANCE and np.isfinite(parity.max_abs_physical)
-    assert parity.chunks == (8 + 8) * (1 + 16)  # random and recorded windows, 1 and 16 candidates
-    bundle = load_bundle(tmp_path / "bundle")
+    # random and recorded windows, 1 and 16 candidates, with a prefix and without
+    assert parity.chunks == (8 + 8) * (1 + 16) * 2
+    bundle = load_bundle(path)
     assert bundle.manifest.producer.run == "walker"
     assert bundle.manifest.policy == "diffusion_unet" and bundle.manifest.denoising_steps == 3
     policy = load_policy(run)
@@ -73,15 +111,77 @@ def test_the_bundle_is_the_policy_without_torch(run, store, tmp_path):
     observation = make_windows(policy.policy_specs, 1)
     difference = BundlePolicy(bundle).sample(observation, noise) - policy.sample(observation, noise)
     assert np.abs(difference).max() <= TOLERANCE
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "bundle.unchecked"]
 
 
-def test_graphs_of_other_weights_are_refused_and_leave_nothing(run, tmp_path, monkeypatch):
-    other = load_policy(save_run(tmp_path / "other", seed=1))
-    monkeypatch.setattr(module, "export_graphs", lambda _: export_graphs(other.module))
+def test_the_measurement_decides_and_is_recorded(exported):
+    """By a clock on which both forms take as long: then the step form is taken, which starts faster."""
+    manifest = load_bundle(exported[0]).manifest
+    assert manifest.features == ("step", "critic") and len(manifest.steps) == 3
+    assert {manifest.measured[f"latency_ms.{f}.k{k}"] for f in ("step", "unrolled") for k in (1, 16)} == {1.0}
+    cases = {f"parity.{s}.k{k}{p}" for s in ("random", "recorded") for k in (1, 16) for p in ("", ".prefix")}
+    rest = {"parity.step.max_abs", "parity.unrolled.max_abs", "parity.critic"}
+    assert {name for name in manifest.measured if name.startswith("parity")} == cases | rest
+    assert manifest.measured["parity.step.max_abs"] == exported[1].max_abs
+
+
+def test_values_are_those_of_the_torch_critic(run, exported):
+    policy = load_policy(run)
+    bundle = BundlePolicy(load_bundle(exported[0]))
+    observation = make_windows(policy.policy_specs, 2)
+    noise = np.stack([draw_noise(policy.policy_specs, 5, keyed_rng(i)) for i in range(2)])
+    candidates = bundle.sample(observation, noise)
+    expected = TorchCritic(TinyCritic(policy.policy_specs), policy.normalisers).values(
+        observation, candidates
+    )
+    assert expected.shape == (2, 5) and expected.std() > 1e-3
+    np.testing.assert_allclose(bundle.values(observation, candidates), expected, atol=1e-5)
+
+
+def test_fewer_steps_in_less_precision_are_compared_with_torch_at_as_many(run, tmp_path, monkeypatch):
+    """And in a closed loop, whose numbers go into the manifest."""
+    asked = []
+
+    def compare_in_simulation(torch_policy, bundle_policy, where, console):
+        asked.append((len(torch_policy.module.steps), type(bundle_policy), where))
+        episodes = [EpisodeResult(seed, True, 1.0, 1.0, 3, 0.3) for seed in range(4)]
+        return compare_success({"torch": episodes, "bundle": episodes})
+
+    monkeypatch.setattr(module, "compare_in_simulation", compare_in_simulation)
+    options = ExportOptions(form="step", precision="int8", denoising_steps=2, candidates=(1, 3))
+    where = ClosedLoop("lift", 4)
+    parity = export_bundle(run, tmp_path / "bundle", options=options, closed_loop=where)
+    assert set(parity.cases) == {f"random.k{k}{p}" for k in (1, 3) for p in ("", ".prefix")}
+    manifest = load_bundle(tmp_path / "bundle").manifest
+    assert manifest.denoising_steps == len(manifest.steps) == 2
+    assert manifest.graphs["step"].precision == "int8"
+    assert TOLERANCE < parity.max_abs < options.largest_difference
+    assert asked == [(2, BundlePolicy, where)]
+    assert manifest.measured["success.torch"] == 1.0 and manifest.producer.details["env"] == "lift"
+
+
+def test_denoising_steps_are_those_the_schedule_allows(run):
+    policy = load_policy(run)
+    assert with_denoising_steps(policy, "diffusion_unet", 0) is policy
+    assert with_denoising_steps(policy, "diffusion_unet", 3) is policy
+    more = with_denoising_steps(policy, "diffusion_unet", 20)
+    assert len(more.module.steps) == 20 and len(policy.module.steps) == 3
+    for name, weight in policy.module.state_dict().items():
+        assert torch.equal(weight, more.module.state_dict()[name])
+    with pytest.raises(ConfigError, match=r"denoising_steps 21 not in 1\.\.20"):
+        with_denoising_steps(policy, "diffusion_unet", 21)
+
+
+def test_graphs_of_other_weights_are_refused_and_leave_nothing(run, exported, tmp_path, monkeypatch):
+    graphs = dict(load_bundle(exported[0]).graphs)
+    model = onnx.load_model_from_string(graphs["step"])
+    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    altered = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(1.01), weight.name)
+    weight.CopyFrom(altered)
+    other = {"encoder": graphs["encoder"], "step": model.SerializeToString()}
+    monkeypatch.setattr(module, "export_graphs", lambda _, **how: other)
     with pytest.raises(ParityError, match=r"differ from torch by .*e.*, more than 1e-04"):
-        export_bundle(run, tmp_path / "bundle")
-    assert list(tmp_path.iterdir()) == [tmp_path / "other"]
+        export_bundle(run, tmp_path / "bundle", options=ExportOptions(form="step"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_output_is_refused(run, tmp_path):
@@ -143,9 +243,8 @@ def test_config_survives_a_change_of_defaults(run):
     assert load_policy(run).module.config == dataclasses.replace(TINY)
 
 
-def test_a_bundle_tells_nothing_about_the_machine_it_was_made_on(run, tmp_path):
-    export_bundle(run, tmp_path / "bundle")
-    for graph in load_bundle(tmp_path / "bundle").graphs.values():
+def test_a_bundle_tells_nothing_about_the_machine_it_was_made_on(exported):
+    for graph in load_bundle(exported[0]).graphs.values():
         assert b"site-packages" not in graph and str(Path(module.__file__).parents[2]).encode() not in graph
 
 
@@ -154,8 +253,11 @@ class OneShot(DiffusionUNet):
 
     def __init__(self, config: Config, specs: PolicySpecs) -> None:
         super().__init__(config, specs)
-        self.policy_specs = dataclasses.replace(self.policy_specs, noise_shape=(4,))
-        self.head = torch.nn.Linear(self.conditioning_dim + 4, int(np.prod(specs.chunk_shape)))
+        self.policy_specs = dataclasses.replace(self.policy_specs, noise_shape=(4,), takes_prefix=False)
+        self.head = torch.nn.Linear(self.encoder.conditioning_dim + 4, int(np.prod(specs.chunk_shape)))
+
+    def prepare(self, conditioning: torch.Tensor) -> torch.Tensor:
+        return conditioning
 
     def sample(self, conditioning: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         flat = self.head(torch.cat([conditioning, noise], dim=-1))
@@ -168,7 +270,7 @@ def test_a_policy_that_samples_in_its_own_way_is_exported_as_it_is():
     session = onnxruntime.InferenceSession(export_graphs(policy)["sampler"])
     assert {i.name: i.shape[1:] for i in session.get_inputs()}["noise"] == [4]
     for rows in (1, 5):
-        conditioning, noise = torch.randn(rows, policy.conditioning_dim), torch.randn(rows, 4)
+        conditioning, noise = torch.randn(rows, policy.encoder.conditioning_dim), torch.randn(rows, 4)
         given = {"conditioning": conditioning.numpy(), "noise": noise.numpy()}
         with torch.inference_mode():
             expected = policy.sample(conditioning, noise).numpy()

@@ -24,7 +24,7 @@ from robopolicy.core.errors import (
 )
 from robopolicy.core.normalise import Affine, Normalisers
 from robopolicy.runtime import Producer, bundle_digest, load_bundle, write_bundle
-from robopolicy.runtime.manifest import MANIFEST, canonical, checksum, describe_file
+from robopolicy.runtime.bundle.manifest import MANIFEST, canonical, checksum, describe_file
 
 EVERY_FILE = [MANIFEST, "specs.json", "normalisers.json", "encoder.onnx", "sampler.onnx"]
 

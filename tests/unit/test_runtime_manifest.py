@@ -11,7 +11,7 @@ import pytest
 
 from robopolicy.core.errors import BundleError
 from robopolicy.runtime import Manifest, Producer
-from robopolicy.runtime.manifest import FileEntry, canonical, checksum
+from robopolicy.runtime.bundle.manifest import FileEntry, canonical, checksum
 
 #: As the first release wrote it, byte for byte.
 STORED = b"""\
@@ -102,7 +102,9 @@ def without_graph(role: str) -> dict[str, Any]:
 
 def test_what_is_stored_is_what_is_written() -> None:
     manifest = Manifest.parse(STORED)
-    assert manifest.dump() == STORED
+    tree = json.loads(manifest.dump())
+    assert {key: tree[key] for key in json.loads(STORED)} == json.loads(STORED)
+    assert (manifest.steps, manifest.measured) == ((), {})  # it knew neither
     assert manifest.producer == Producer("walker", "0" * 40, {"onnx": "1.17"}, {"loss": "0.1"})
 
 
@@ -134,8 +136,14 @@ def test_damage_is_noticed(old: bytes, new: bytes) -> None:
         ({"format_version": 2}, "format_version 2"),
         ({"surprise": 1}, "surprise"),
         ({"denoising_steps": 0}, "denoising_steps"),
-        ({"features": ["critic"]}, r"features \['critic'\]"),
-        ({"features": "critic"}, "list of names"),
+        ({"features": ["rerank"]}, r"features \['rerank'\]"),
+        ({"features": "rerank"}, "list of names"),
+        ({"features": ["critic"]}, r"lack the roles \['critic', 'critic_encoder'\]"),
+        ({"features": ["critic", "critic"]}, "named twice"),
+        ({"features": ["step"]}, r"lack the roles \['step'\] and have the unknown roles \['sampler'\]"),
+        ({"steps": [[1.0]]}, "steps must be 0 rows"),
+        ({"steps": [["1"]]}, r"steps\[0\]\[0\]"),
+        ({"measured": {"latency_ms": "fast"}}, r"measured\.latency_ms"),
         ({"graphs": with_graph("critic")}, r"unknown roles \['critic'\]"),
         ({"graphs": without_graph("sampler")}, r"lack the roles \['sampler'\]"),
         ({"graphs": with_graph("encoder", precision="fp64")}, "'fp64' of 'encoder'"),

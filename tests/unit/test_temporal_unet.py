@@ -53,6 +53,18 @@ def test_rows_do_not_mix():
             torch.testing.assert_close(network(chunk[one], step[one], condition[one]), whole[one])
 
 
+def test_a_blocks_film_is_linear_in_observation_and_step_together():
+    """The two shares add up to each block's own layer on the concatenation, as the paper has it."""
+    network = make()
+    _, step, condition = chunk_step_condition()
+    with torch.no_grad():
+        film = network.film_of_conditioning(condition) + network.film_of_step(step)
+        context = torch.cat([condition, network.embed_step(step)], dim=-1)
+        expected = torch.cat([block.film(context) for block in network.film_blocks], dim=-1)
+    assert film.shape[1] == sum(network.film_sizes)
+    torch.testing.assert_close(film, expected)
+
+
 def test_one_step_for_all_rows_is_that_step_for_each():
     network = make()
     chunk, _, condition = chunk_step_condition()

@@ -1,1 +1,1 @@
-"""One file = one inference engine behind ``robopolicy.runtime.backend.Backend``."""
+"""One file = one inference engine behind ``robopolicy.runtime.backends.protocol.Backend``."""

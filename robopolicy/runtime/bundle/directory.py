@@ -6,10 +6,18 @@
     encoder.onnx       one input per observation -> conditioning (batch, *conditioning_shape)
     sampler.onnx       conditioning, noise (rows, *noise_shape) -> chunk (rows, *chunk_shape)
 
-with rows = batch * n. The manifest says which file has which role.
+with rows = batch * n. The manifest says which file has which role. Instead of the sampler there may be
 
-States enter the encoder normalised, as float32 (batch, observation_horizon, features); images as
-uint8 (batch, observation_horizon, height, width, channels). The chunk leaves normalised.
+    step.onnx          step_chunk (rows, *chunk_shape), conditioning, step_parameters -> step_output
+
+to be run once for each row of the manifest's ``steps``. A policy that heeds a prefix has the inputs prefix
+(rows, *chunk_shape) and prefix_weight (rows, prediction_horizon) in either. A critic adds
+
+    critic_encoder.onnx   the observations -> critic_conditioning (batch, ...)
+    critic.onnx           critic_conditioning, chunk (rows, *chunk_shape) -> value (rows,)
+
+States enter the encoders normalised, as float32 (batch, observation_horizon, features); images as
+uint8 (batch, observation_horizon, height, width, channels). Chunks and prefixes are normalised.
 """
 
 from __future__ import annotations
@@ -27,19 +35,19 @@ from robopolicy.core.errors import BundleError, RobopolicyError, RunExistsError
 from robopolicy.core.normalise import Normalisers
 from robopolicy.core.serial import from_tree, to_tree
 from robopolicy.core.specs import PolicySpecs
-from robopolicy.runtime.contract import check_contract
-from robopolicy.runtime.manifest import (
+from robopolicy.runtime.backends.onnx_file import read_signature
+from robopolicy.runtime.bundle.contract import check_contract
+from robopolicy.runtime.bundle.manifest import (
     MANIFEST,
-    ROLES,
     FileEntry,
     GraphEntry,
     Manifest,
     Producer,
     describe_file,
+    features_of,
     parse_json,
     sha256_hex,
 )
-from robopolicy.runtime.onnx_file import read_signature
 
 SPECS = "specs.json"
 NORMALISERS = "normalisers.json"
@@ -53,7 +61,7 @@ class Bundle:
 
     Args:
         directory: where it was read from.
-        graphs: role ("encoder", "sampler") to the bytes of its ONNX file.
+        graphs: role ("encoder", "sampler", ...) to the bytes of its ONNX file.
         digest: SHA-256 (hex) of the manifest, and through it of every file.
     """
 
@@ -65,24 +73,12 @@ class Bundle:
     digest: str
 
 
-def write_bundle(
-    directory: Path | str,
-    *,
-    policy_specs: PolicySpecs,
-    normalisers: Normalisers,
-    graphs: Mapping[str, bytes],
-    policy: str,
-    denoising_steps: int,
-    producer: Producer,
-    precision: Mapping[str, str] | None = None,
-) -> Bundle:
-    """Write a bundle whole or not at all, and read it back strictly before it appears.
+def write_bundle(directory: Path | str, **content: Any) -> Bundle:
+    """Write a bundle whole or not at all, and read it back strictly.
 
     Args:
         directory: must not exist; its parent is created where needed.
-        graphs: role ("encoder", "sampler") to ONNX bytes with the weights inside.
-        policy: name of a file in ``robopolicy.policies``.
-        precision: role to one of ``manifest.PRECISIONS``; "fp32" where it says nothing.
+        content: as ``compose`` takes it.
     Returns:
         the bundle as ``load_bundle`` gives it.
     Raises:
@@ -92,17 +88,52 @@ def write_bundle(
     target = Path(directory)
     if target.exists() or target.is_symlink():
         raise RunExistsError(f"{target} exists; a bundle is never overwritten")
-    if set(graphs) != set(ROLES) or not set(precision or {}) <= set(ROLES):
-        raise BundleError(
-            f"a bundle has the graphs {sorted(ROLES)}, got {sorted(graphs)} and precision {precision}"
-        )
+    files = compose(**content)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        for name, data in files.items():
+            _write_durably(draft / name, data)
+        draft.chmod(0o755)  # mkdtemp hides it from other users
+        draft.rename(target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return load_bundle(target)
+
+
+def compose(
+    *,
+    policy_specs: PolicySpecs,
+    normalisers: Normalisers,
+    graphs: Mapping[str, bytes],
+    policy: str,
+    denoising_steps: int,
+    producer: Producer,
+    precision: Mapping[str, str] | None = None,
+    steps: tuple[tuple[float, ...], ...] = (),
+    measured: Mapping[str, float] | None = None,
+) -> dict[str, bytes]:
+    """Every file of a bundle, by name, held against one another as a reader does.
+
+    Args:
+        graphs: role to ONNX bytes with the weights inside; the roles say which features the bundle has.
+        policy: name of a file in ``robopolicy.policies``.
+        precision: role to one of ``manifest.PRECISIONS``; "fp32" where it says nothing.
+        steps, measured: see ``Manifest``.
+    Raises:
+        BundleError: graphs, specs and normalisers contradict one another.
+    """
+    features, precision = features_of(graphs), dict(precision or {})
+    if not set(precision) <= set(graphs):
+        raise BundleError(f"precision {precision} names other graphs than {sorted(graphs)}")
     entries = {
         role: GraphEntry(
-            file := f"{role}.onnx", (precision or {}).get(role, "fp32"), read_signature(file, data).opset
+            file := f"{role}.onnx", precision.get(role, "fp32"), read_signature(file, data).opset
         )
         for role, data in graphs.items()
     }
-    contents = {
+    files = {
         SPECS: _json_bytes(policy_specs),
         NORMALISERS: _json_bytes(normalisers),
         **{entries[role].file: data for role, data in graphs.items()},
@@ -110,22 +141,29 @@ def write_bundle(
     manifest = Manifest.build(
         policy=policy,
         denoising_steps=denoising_steps,
-        files={name: describe_file(data) for name, data in contents.items()},
+        files={name: describe_file(data) for name, data in files.items()},
         graphs=entries,
         producer=producer,
+        features=features,
+        steps=steps,
+        measured=measured,
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        for name, data in {**contents, MANIFEST: manifest.dump()}.items():
-            _write_durably(draft / name, data)
-        load_bundle(draft)
-        draft.chmod(0o755)  # mkdtemp hides it from other users
-        draft.rename(target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    return load_bundle(target)
+    files[MANIFEST] = manifest.dump()
+    assemble(files)
+    return files
+
+
+def assemble(files: Mapping[str, bytes], where: Path = Path()) -> Bundle:
+    """A bundle from the bytes of its files, checked as those of a directory are.
+
+    Raises:
+        BundleError: a file is missing, extra, altered, or contradicts another; names the file.
+    """
+    if MANIFEST not in files:
+        raise BundleError(f"{where} lacks {MANIFEST}")
+    manifest = Manifest.parse(files[MANIFEST])
+    _check_listing(where, dict.fromkeys(files, True), _needed(manifest))
+    return _assemble(where, manifest, files)
 
 
 def load_bundle(directory: Path | str, *, digest: str | None = None) -> Bundle:
@@ -138,28 +176,40 @@ def load_bundle(directory: Path | str, *, digest: str | None = None) -> Bundle:
     """
     root = Path(directory)
     found = _listing(root)
-    _check_listing(root, found, {MANIFEST}, {*found, MANIFEST})
+    _check_regular(root, found, {MANIFEST})
     manifest_bytes = (root / MANIFEST).read_bytes()
     actual = sha256_hex(manifest_bytes)
     if digest is not None and actual != digest.lower():
         raise BundleError(f"{root}: {MANIFEST} has digest {actual}, but {digest} was asked for")
     manifest = Manifest.parse(manifest_bytes)  # before the listing: it says why there is more
+    used = _needed(manifest)
+    _check_listing(root, found, used)
+    files = {name: manifest_bytes if name == MANIFEST else (root / name).read_bytes() for name in used}
+    return _assemble(root, manifest, files)
+
+
+def _needed(manifest: Manifest) -> set[str]:
+    """What a reader of this manifest needs, which is all there may be."""
     used = {SPECS, NORMALISERS, *(graph.file for graph in manifest.graphs.values())}
     if set(manifest.files) != used:
         raise BundleError(f"{MANIFEST} lists {sorted(manifest.files)}, a reader uses {sorted(used)}")
-    _check_listing(root, found, {MANIFEST, *used}, {MANIFEST, *used})
-    contents = {name: _read_checked(root, name, entry) for name, entry in manifest.files.items()}
-    specs = _parse(PolicySpecs, SPECS, contents[SPECS])
-    normalisers = _parse(Normalisers, NORMALISERS, contents[NORMALISERS])
-    graphs = {role: contents[graph.file] for role, graph in manifest.graphs.items()}
+    return {MANIFEST, *used}
+
+
+def _assemble(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    for name, entry in manifest.files.items():
+        _check_file(root, name, files[name], entry)
+    specs = _parse(PolicySpecs, SPECS, files[SPECS])
+    normalisers = _parse(Normalisers, NORMALISERS, files[NORMALISERS])
+    graphs = {role: files[graph.file] for role, graph in manifest.graphs.items()}
     signatures = {role: read_signature(manifest.graphs[role].file, data) for role, data in graphs.items()}
     for role, graph in manifest.graphs.items():
         if signatures[role].opset != graph.opset:
             raise BundleError(
                 f"{graph.file} has opset {signatures[role].opset}, {MANIFEST} says {graph.opset}"
             )
-    check_contract(specs, normalisers, signatures)
-    return Bundle(root, manifest, specs, normalisers, graphs, actual)
+    check_contract(specs, normalisers, signatures, len(manifest.steps[0]) if manifest.steps else 0)
+    return Bundle(root, manifest, specs, normalisers, graphs, sha256_hex(files[MANIFEST]))
 
 
 def bundle_digest(directory: Path | str) -> str:
@@ -175,25 +225,28 @@ def _listing(root: Path) -> dict[str, bool]:
         return {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
 
 
-def _check_listing(root: Path, found: Mapping[str, bool], needed: set[str], allowed: set[str]) -> None:
-    missing, extra = sorted(needed - set(found)), sorted(set(found) - allowed)
-    if missing:
-        raise BundleError(f"{root} lacks {', '.join(missing)}")
+def _check_listing(root: Path, found: Mapping[str, bool], needed: set[str]) -> None:
+    _check_regular(root, found, needed)
+    extra = sorted(set(found) - needed)
     if extra:
         raise BundleError(f"{root} holds what does not belong there: {', '.join(extra)}")
+
+
+def _check_regular(root: Path, found: Mapping[str, bool], needed: set[str]) -> None:
+    missing = sorted(needed - set(found))
+    if missing:
+        raise BundleError(f"{root} lacks {', '.join(missing)}")
     irregular = sorted(name for name in needed if not found[name])
     if irregular:
         raise BundleError(f"{root}: not a regular file: {', '.join(irregular)}")
 
 
-def _read_checked(root: Path, name: str, entry: FileEntry) -> bytes:
-    data = (root / name).read_bytes()
+def _check_file(root: Path, name: str, data: bytes, entry: FileEntry) -> None:
     if describe_file(data) != entry:
         raise BundleError(
             f"{root}: {name} was altered: {len(data)} bytes with SHA-256 {sha256_hex(data)[:12]}..., "
             f"the manifest says {entry.bytes} with {entry.sha256[:12]}..."
         )
-    return data
 
 
 def _parse(cls: type[T], name: str, data: bytes) -> T:

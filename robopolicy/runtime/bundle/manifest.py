@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -16,12 +16,25 @@ FORMAT = "robopolicy-bundle"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PRECISIONS = ("fp32", "fp16", "int8")
-#: Roles of the graphs that every bundle has.
-ROLES = ("encoder", "sampler")
-#: Feature to the roles it brings: a critic, a text encoder, the single step of a sampler. None yet.
-FEATURES: Mapping[str, tuple[str, ...]] = {}
+#: Feature to the roles it brings. "step" replaces the role "sampler", which bundles otherwise have.
+STEP, CRITIC = "step", "critic"
+FEATURES: Mapping[str, tuple[str, ...]] = {STEP: ("step",), CRITIC: ("critic_encoder", "critic")}
 
 M = TypeVar("M", bound="Manifest")
+
+
+def roles(features: Collection[str]) -> tuple[str, ...]:
+    """The graphs of a bundle with these features."""
+    base = ("encoder",) if STEP in features else ("encoder", "sampler")
+    return (*base, *(role for name in FEATURES if name in features for role in FEATURES[name]))
+
+
+def features_of(given: Collection[str]) -> tuple[str, ...]:
+    """The features that graphs of these roles ask for; BundleError when no features give these roles."""
+    found = tuple(name for name, brought in FEATURES.items() if set(brought) & set(given))
+    if set(given) != set(roles(found)):
+        raise BundleError(f"with the features {list(found)} a bundle has {roles(found)}, got {sorted(given)}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -64,13 +77,16 @@ class Manifest:
 
     Args:
         policy: name of a file in ``robopolicy.policies``.
-        denoising_steps: inference iterations inside the sampler graph.
+        denoising_steps: inference iterations, inside the sampler graph or of the step graph.
         files: name to hash, for every file but the manifest itself.
-        graphs: role to graph; ``ROLES`` and what the features bring.
+        graphs: role to graph, as ``roles`` lists them.
         producer: where it comes from.
         checksum: SHA-256 over the other fields, so that a damaged manifest is noticed too. It is no
             proof of origin: pin the digest for that.
         features: of ``FEATURES``, what a reader must know to run this bundle.
+        steps: one row of the step graph's parameters for each iteration; empty without that feature.
+        measured: what the export measured, by dotted name ("latency_ms.step.k16"); for people, nothing at
+            run time depends on it.
     """
 
     format: str
@@ -82,6 +98,8 @@ class Manifest:
     producer: Producer
     checksum: str
     features: tuple[str, ...] = ()
+    steps: tuple[tuple[float, ...], ...] = ()
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -93,10 +111,13 @@ class Manifest:
         graphs: Mapping[str, GraphEntry],
         producer: Producer,
         features: tuple[str, ...] = (),
+        steps: tuple[tuple[float, ...], ...] = (),
+        measured: Mapping[str, float] | None = None,
     ) -> Manifest:
         draft = cls(
-            FORMAT, FORMAT_VERSION, policy, denoising_steps, files, graphs, producer, "", features=features
+            FORMAT, FORMAT_VERSION, policy, denoising_steps, files, graphs, producer, "", features, steps
         )
+        draft = dataclasses.replace(draft, measured=dict(measured or {}))
         return dataclasses.replace(draft, checksum=checksum(to_tree(draft)))
 
     @classmethod
@@ -117,8 +138,7 @@ class Manifest:
         except RobopolicyError as error:
             raise BundleError(str(error)) from error
         _check_graphs(manifest)
-        if manifest.denoising_steps < 1:
-            raise BundleError(f"{MANIFEST}: denoising_steps must be >= 1, got {manifest.denoising_steps}")
+        _check_steps(manifest)
         return manifest
 
     def dump(self) -> bytes:
@@ -130,6 +150,8 @@ def _check_features(features: Any) -> None:
     if not isinstance(features, list):
         raise BundleError(f"{MANIFEST}: features must be a list of names, got {features!r}")
     unknown = [name for name in features if name not in list(FEATURES)]
+    if not unknown and len(set(features)) < len(features):
+        raise BundleError(f"{MANIFEST}: a feature is named twice in {features}")
     if unknown:
         raise BundleError(
             f"{MANIFEST}: the bundle needs the features {unknown}, which this release does not have; "
@@ -139,12 +161,12 @@ def _check_features(features: Any) -> None:
 
 def _check_graphs(manifest: Manifest) -> None:
     """Hold the roles against the features, and each graph against the files."""
-    roles = {*ROLES, *(role for feature in manifest.features for role in FEATURES[feature])}
-    missing, unknown = sorted(roles - set(manifest.graphs)), sorted(set(manifest.graphs) - roles)
+    needed = set(roles(manifest.features))
+    missing, unknown = sorted(needed - set(manifest.graphs)), sorted(set(manifest.graphs) - needed)
     if missing or unknown:
         raise BundleError(
             f"{MANIFEST}: graphs lack the roles {missing} and have the unknown roles {unknown}; "
-            f"with the features {list(manifest.features)} they are {sorted(roles)}"
+            f"with the features {list(manifest.features)} they are {sorted(needed)}"
         )
     for role, graph in manifest.graphs.items():
         if graph.precision not in PRECISIONS:
@@ -155,6 +177,20 @@ def _check_graphs(manifest: Manifest) -> None:
             raise BundleError(
                 f"{MANIFEST}: {role!r} is in {graph.file!r}, which files {sorted(manifest.files)} lack"
             )
+
+
+def _check_steps(manifest: Manifest) -> None:
+    """The step graph's rows are there exactly when it is, one for each iteration."""
+    if manifest.denoising_steps < 1:
+        raise BundleError(f"{MANIFEST}: denoising_steps must be >= 1, got {manifest.denoising_steps}")
+    expected = manifest.denoising_steps if STEP in manifest.features else 0
+    widths = sorted({len(row) for row in manifest.steps})
+    if len(manifest.steps) != expected or len(widths) > 1 or 0 in widths:
+        raise BundleError(
+            f"{MANIFEST}: steps must be {expected} rows of one size (denoising_steps "
+            f"{manifest.denoising_steps}, features {list(manifest.features)}), got {len(manifest.steps)} of "
+            f"the sizes {widths}"
+        )
 
 
 def parse_json(name: str, data: bytes) -> Any:

@@ -1,0 +1,1 @@
+"""Parts of ``inference_latency.py``."""

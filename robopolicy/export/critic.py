@@ -1,0 +1,63 @@
+"""A critic as two ONNX graphs: its encoder, run once per observation, and the value of one chunk."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robopolicy.export.onnx import OPSET, to_onnx
+from robopolicy.models.critic_module import CriticModule
+from robopolicy.runtime.bundle.contract import CHUNK, CRITIC_CONDITIONING, VALUE
+
+
+class _Encoder(nn.Module):
+    """Positional inputs, in the specs' order."""
+
+    def __init__(self, critic: CriticModule) -> None:
+        super().__init__()
+        self.critic = critic
+        self.names = list(critic.policy_specs.specs.observation)
+
+    def forward(self, *arrays: Tensor) -> Tensor:
+        return self.critic.encode(dict(zip(self.names, arrays)))
+
+
+class _Value(nn.Module):
+    def __init__(self, critic: CriticModule) -> None:
+        super().__init__()
+        self.critic = critic
+
+    def forward(self, conditioning: Tensor, chunk: Tensor) -> Tensor:
+        return self.critic.value(conditioning, chunk)
+
+
+def export_critic(critic: CriticModule, *, opset: int = OPSET) -> dict[str, bytes]:
+    """ONNX graphs "critic_encoder" and "critic", first axes dynamic, as ``runtime.bundle`` asks for them."""
+    critic = critic.cpu().eval()
+    rows = {0: torch.export.Dim("rows", min=1)}
+    specs = critic.policy_specs
+    inputs = {
+        name: torch.zeros((2, specs.horizons.observation, *spec.shape), dtype=torch.uint8)
+        if spec.kind == "image"
+        else torch.zeros((2, specs.horizons.observation, spec.num_features))
+        for name, spec in specs.specs.observation.items()
+    }
+    with torch.inference_mode():
+        conditioning = critic.encode(inputs).clone()
+    encoder = to_onnx(
+        _Encoder(critic),
+        tuple(inputs.values()),
+        (tuple(rows for _ in inputs),),
+        list(inputs),
+        CRITIC_CONDITIONING,
+        opset,
+    )
+    value = to_onnx(
+        _Value(critic),
+        (torch.zeros(conditioning.shape), torch.zeros(2, *critic.policy_specs.chunk_shape)),
+        (rows, rows),
+        [CRITIC_CONDITIONING, CHUNK],
+        VALUE,
+        opset,
+    )
+    return {"critic_encoder": encoder.SerializeToString(), "critic": value.SerializeToString()}

@@ -1,0 +1,1 @@
+"""The deployment artifact: files, manifest, hashes, and a bundle as a policy."""
