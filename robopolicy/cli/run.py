@@ -1,131 +1,242 @@
-"""Run a bundle in real time: policy in its own process, commands through the safety filter."""
+"""Run a policy in real time: inference in its own process, commands through the safety filter."""
 
 from __future__ import annotations
 
-import sys
+import dataclasses
+import importlib.util
+import io
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from robopolicy import robots
+from robopolicy.cli._enter_key import EnterKey
+from robopolicy.cli._run import RunFolder
 from robopolicy.core.errors import ConfigError
-from robopolicy.core.provenance import create_run, write_json
+from robopolicy.core.provenance import create_run
 from robopolicy.core.serial import to_tree
 from robopolicy.evaluation.environments import make_env_for
 from robopolicy.runtime import (
+    Bundle,
     ChunkScheduler,
     RunConfig,
     RunResult,
     SafetyConfig,
     SafetyFilter,
     SchedulerConfig,
-    WorkerClient,
     WorkerConfig,
     load_bundle,
-    percentile_ms,
     run_realtime,
 )
-from robopolicy.runtime.preconditions import check_plant
+from robopolicy.runtime.control.monitors import Monitors
+from robopolicy.runtime.control.preconditions import check_names, check_plant
+from robopolicy.runtime.control.realtime import RealtimeConfig
+from robopolicy.runtime.control.stop_signals import REASONS, StopSignals
+from robopolicy.runtime.inference.supervisor import RestartConfig, SupervisedClient
+from robopolicy.runtime.inference.worker_client import Endpoint
 
-HEAVY = ("torch", "diffusers", "zarr")
+#: Exit codes of a run that a signal ended, as shells give them.
+EXIT = {reason: 128 + number for number, reason in REASONS.items()}
 
 
 @dataclass(frozen=True)
 class Args:
-    """What to run.
+    """What to run. A server's token comes from ROBOPOLICY_TOKEN, never from here.
 
     Args:
+        output: a new folder for ``realtime.json``, the commands sent, and ``report.html`` where the extra
+            "viz" is installed.
         bundle: exported policy.
-        output: a new folder for ``realtime.json`` and the commands sent.
+        connect: ws:// or wss:// address of ``robopolicy serve`` instead of a bundle.
         env: the simulated task; its robot file gives the limits.
         episodes: how many.
         seed: of the first episode's reset; also keys the policy's noise.
         duration_s: longest episode [s].
-        digest: refuse the bundle unless this is its digest.
+        digest: refuse the bundle or server unless this is its digest.
+        instruction: what to do, in words.
+        mode: how chunks are joined, see ``SchedulerConfig``.
+        candidates: per request; the first is executed.
         threads: of the inference.
+        provider: inference engine: auto, cpu, cuda or tensorrt.
         worker_python: interpreter of the inference process; empty takes this one.
+        restarts: of a lost worker within a minute, before it is a fault.
+        spare: keep a second worker ready to take over; it costs its memory.
+        max_failures: failed inferences in a row that are a fault.
+        when_starved: where no chunk comes in time: "tail" brakes gently, "stop" as fast as allowed.
+        on_fault: "stop" after the episode, or in a simulation, which resets, go on with the "next" one; the
+            exit code is 1 either way.
+        deadman: "enter": the Enter key, pressed at least every ``deadman_s``, in a terminal; "none" suits a
+            simulation.
+        deadman_s: how long one press counts [s].
+        clock_jump_s: a tick this late is a fault [s]; a simulated arm waits for its commands, a real one does
+            not: see ``RunConfig``.
+        report: write the page as well, where its packages are installed.
+        priority: of the loop under SCHED_FIFO, where the system permits; 0 leaves its scheduling alone.
     """
 
-    bundle: Path
     output: Path
+    bundle: Path | None = None
+    connect: str = ""
     env: str = "lift"
     episodes: int = 10
     seed: int = 2_000_000
     duration_s: float = 12.0
     digest: str = ""
+    instruction: str = ""
+    mode: Literal["replace", "ensemble", "real_time_chunking"] = "replace"
+    candidates: int = 1
     threads: int = 1
+    provider: str = "auto"
     worker_python: str = ""
+    restarts: int = 0
+    spare: bool = False
+    max_failures: int = 1
+    when_starved: Literal["tail", "stop"] = "tail"
+    on_fault: Literal["stop", "next"] = "stop"
+    deadman: Literal["none", "enter"] = "none"
+    deadman_s: float = 1.0
+    clock_jump_s: float = 0.5
+    report: bool = True
+    priority: int = 10
 
 
 def run(args: Args) -> int:
     console = Console()
     if args.episodes < 1:
         raise ConfigError(f"--episodes must be >= 1, got {args.episodes}")
-    bundle = load_bundle(args.bundle, digest=args.digest or None)
-    env = make_env_for(args.env, bundle.policy_specs)
+    if (args.bundle is None) == (not args.connect):
+        raise ConfigError("give either --bundle or --connect")
+    config, restarts = _config(args), RestartConfig(args.restarts, spare=args.spare)
+    deadman = EnterKey(args.deadman_s) if args.deadman == "enter" else None
+    worker = WorkerConfig(
+        python=args.worker_python,
+        threads=args.threads,
+        provider=args.provider,
+        max_candidates=args.candidates,
+    )
+    endpoint = _endpoint(args)
+    specs = endpoint.policy_specs
+    env = make_env_for(args.env, specs)
     robot = getattr(env.unwrapped, "robot", None) or robots.load(env.specs.robot)
     plant = env.plant(clock=time.monotonic_ns)
-    check_plant(plant, bundle.policy_specs)
-    create_run(args.output, args, seed=args.seed, bundle_digest=bundle.digest)
-    scheduler = ChunkScheduler(bundle.policy_specs, SchedulerConfig())
-    safety = SafetyFilter(robot.limits, plant.control_rate, SafetyConfig.for_robot(robot))
-    results: list[RunResult] = []
-    with WorkerClient(bundle, WorkerConfig(python=args.worker_python, threads=args.threads)) as client:
-        for episode in track(range(args.episodes), "real time", console=console):
-            env.reset(seed=args.seed + episode)
-            config = RunConfig(args.duration_s, seed=args.seed, episode=episode)
-            result = run_realtime(plant, client, scheduler, safety, config, on_tick=_stop_on_success(env))
-            results.append(result)
-            if result.fault:
-                console.print(f"[bold red]fault[/] in episode {episode}: {result.reason}")
-                break
-    env.close()
-    summary = summarise_runs(results, args.episodes, plant.control_rate)
-    write_json(args.output / "realtime.json", summary)
-    first = results[0]
-    arrays: dict[str, Any] = {"references": first.references, "commands": first.commands}
-    pooled = {"lateness_ns": _pool(results, "lateness_ns"), "inference_ns": _pool(results, "inference_ns")}
-    np.savez(args.output / "first_episode.npz", time_ns=first.time_ns, **arrays, **pooled)
+    check_plant(plant, specs)
+    check_names(specs, robot)
+    scheduler = ChunkScheduler(specs, SchedulerConfig(mode=args.mode), limits=robot.limits)
+    create_run(args.output, args, seed=args.seed, bundle_digest=endpoint.digest)
+    safety_config = SafetyConfig.for_robot(robot)
+    safety = SafetyFilter(robot.limits, plant.control_rate, safety_config)
+    normalisers = endpoint.normalisers if isinstance(endpoint, Bundle) else None
+    monitors = Monitors(specs, normalisers=normalisers, limits=robot.limits)
+    facts = {
+        "task": args.env,
+        "robot": robot.name,
+        "source": args.connect or str(args.bundle),
+        "bundle_digest": endpoint.digest,
+        "scheduler_config": to_tree(SchedulerConfig(mode=args.mode)),
+        "safety_config": {k: v for k, v in to_tree(safety_config).items() if k != "robot"},
+        "worker_config": to_tree(worker),
+    }
+    folder = RunFolder(args.output, facts, specs, control_rate=plant.control_rate, episodes=args.episodes)
+
+    def play(client: SupervisedClient, episode: int) -> RunResult:
+        if args.on_fault == "next":  # the simulated arm is elsewhere now
+            safety.clear_latch()
+        return run_realtime(
+            plant,
+            client,
+            scheduler,
+            safety,
+            dataclasses.replace(config, episode=episode),
+            monitors=monitors,
+            deadman=deadman,
+            on_tick=_stop_on_success(env),
+        )
+
+    try:
+        with StopSignals() as stop, SupervisedClient(endpoint, worker, restarts) as client:
+            if deadman is not None:
+                deadman.begin(console, lambda: bool(stop.received))
+            code = _episodes(args, env, folder, stop, partial(play, client), console)
+    finally:  # a driver's error, say: what was run is kept
+        env.close()
+        summary = folder.finish()
+    _conclude(args, summary, console)
+    return code
+
+
+def _episodes(
+    args: Args,
+    env: Any,
+    folder: RunFolder,
+    stop: StopSignals,
+    play: Callable[[int], RunResult],
+    console: Console,
+) -> int:
+    """Until one ends in a fault, unless told to go on, or a signal comes; the exit code."""
+    code = 0
+    # A thread that draws would take the loop's time.
+    for episode in track(range(args.episodes), "real time", console=console, auto_refresh=False):
+        env.reset(seed=args.seed + episode)
+        if stop.received:
+            return EXIT[stop.received]
+        result = play(episode)
+        folder.add(result, args.seed + episode)
+        ended = result.signal or result.reason
+        if ended == "hung up":
+            console.file = io.StringIO()  # the terminal is gone
+        if episode == 0 and result.realtime:
+            console.print("granted: " + "; ".join(result.realtime))
+        if result.fault:
+            console.print(f"[bold red]fault[/] in episode {episode}: {result.reason}")
+            code = 1
+        if ended in EXIT:
+            return EXIT[ended]
+        if result.fault and (args.on_fault == "stop" or "not_at_rest" in result.faults):
+            return code
+    return code
+
+
+def _conclude(args: Args, summary: dict[str, Any], console: Console) -> None:
     console.print(
         f"{summary['realtime_successes']}/{args.episodes} succeeded; lateness p99 "
         f"{summary['control_lateness_p99_ms']:.2f} ms at {summary['control_rate_hz']:.1f} Hz; inference p50 "
         f"{summary['inference_p50_ms']:.1f}, p99 {summary['inference_p99_ms']:.1f} ms"
     )
-    return 1 if results[-1].fault else 0
+    if summary["faults"]:
+        counts = ", ".join(f"{kind}: {count}" for kind, count in summary["faults"].items())
+        console.print(f"faults: {counts}; {summary['restarts']} restarts")
+    drawable = all(importlib.util.find_spec(name) for name in ("jinja2", "matplotlib"))
+    if args.report and summary["episodes"] and drawable:
+        from robopolicy.evaluation.run_report import write_run_report  # needs the extra "viz"
+
+        console.print(f"report: {write_run_report(args.output)}")
 
 
-def summarise_runs(results: list[RunResult], episodes: int, control_rate: float) -> dict[str, Any]:
-    """Figures over all episodes: pooled percentiles, counts, and the rate that was really achieved [Hz]."""
-    lateness, inference = _pool(results, "lateness_ns"), _pool(results, "inference_ns")
-    spans = sum(float(r.time_ns[-1] - r.time_ns[0]) * 1e-9 for r in results if len(r.time_ns) > 1)
-    periods = sum(len(r.time_ns) - 1 for r in results if len(r.time_ns) > 1)
-    return {
-        "realtime_episodes": episodes,
-        "realtime_successes": sum(r.reason == "success" for r in results),
-        "control_rate_hz": periods / spans if spans else 0.0,
-        "control_rate_asked_hz": control_rate,
-        "control_lateness_p50_ms": percentile_ms(lateness, 50),
-        "control_lateness_p99_ms": percentile_ms(lateness, 99),
-        "control_lateness_max_ms": percentile_ms(lateness, 100),
-        "missed_ticks": sum(r.missed_ticks for r in results),
-        "ticks": len(lateness),
-        "inference_p50_ms": percentile_ms(inference, 50),
-        "inference_p99_ms": percentile_ms(inference, 99),
-        "delay_p95_ms": percentile_ms(_pool(results, "delay_ns"), 95),
-        "reasons": [r.reason for r in results],
-        "interventions": [to_tree(r.interventions) for r in results],
-        "scheduler": [to_tree(r.scheduler) for r in results],
-        "heavy_modules_loaded": [name for name in HEAVY if name in sys.modules],
-    }
+def _endpoint(args: Args) -> Endpoint:
+    if args.bundle is not None:
+        return load_bundle(args.bundle, digest=args.digest or None)
+    from robopolicy.runtime.remote import connect, read_token  # needs the extra "remote"
+
+    return connect(args.connect, token=read_token(), expect_digest=args.digest)
 
 
-def _pool(results: list[RunResult], name: str) -> Any:
-    return np.concatenate([getattr(r, name) for r in results])
+def _config(args: Args) -> RunConfig:
+    return RunConfig(
+        args.duration_s,
+        seed=args.seed,
+        num_candidates=args.candidates,
+        max_failures=args.max_failures,
+        instruction=args.instruction,
+        when_starved=args.when_starved,
+        clock_jump_s=args.clock_jump_s,
+        realtime=RealtimeConfig(priority=args.priority),
+    )
 
 
 def _stop_on_success(env: Any) -> Any:

@@ -9,26 +9,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robopolicy.runtime.bundle import Bundle, bundle_digest, load_bundle, write_bundle
-    from robopolicy.runtime.client import InferenceClient, LocalClient, Request, Response
-    from robopolicy.runtime.manifest import Manifest, Producer
-    from robopolicy.runtime.policy import BundlePolicy
-    from robopolicy.runtime.run_log import RunResult, percentile_ms
-    from robopolicy.runtime.runner import RunConfig, run_realtime
-    from robopolicy.runtime.safety import SafetyConfig, SafetyFilter
-    from robopolicy.runtime.scheduler import ChunkScheduler, SchedulerConfig
-    from robopolicy.runtime.worker_client import WorkerClient, WorkerConfig
+    from robopolicy.runtime.bundle.directory import Bundle, bundle_digest, load_bundle, write_bundle
+    from robopolicy.runtime.bundle.manifest import Manifest, Producer
+    from robopolicy.runtime.bundle.policy import BundlePolicy
+    from robopolicy.runtime.control.faults import FAULTS, FaultError
+    from robopolicy.runtime.control.monitors import MonitorConfig, Monitors
+    from robopolicy.runtime.control.realtime import RealtimeConfig
+    from robopolicy.runtime.control.run_log import RunResult, percentile_ms
+    from robopolicy.runtime.control.runner import RunConfig, run_realtime
+    from robopolicy.runtime.inference.client import InferenceClient, LocalClient, Request, Response
+    from robopolicy.runtime.inference.supervisor import RestartConfig, SupervisedClient
+    from robopolicy.runtime.inference.worker_client import WorkerClient, WorkerConfig
+    from robopolicy.runtime.safety.config import SafetyConfig
+    from robopolicy.runtime.safety.deadman import Deadman
+    from robopolicy.runtime.safety.filter import SafetyFilter
+    from robopolicy.runtime.scheduling.scheduler import ChunkScheduler, Join, SchedulerConfig
+    from robopolicy.runtime.scheduling.smoothness import Smoothness, smoothness
 
 _MODULES = {
-    "bundle": ("Bundle", "bundle_digest", "load_bundle", "write_bundle"),
-    "client": ("InferenceClient", "LocalClient", "Request", "Response"),
-    "manifest": ("Manifest", "Producer"),
-    "policy": ("BundlePolicy",),
-    "run_log": ("RunResult", "percentile_ms"),
-    "runner": ("RunConfig", "run_realtime"),
-    "safety": ("SafetyConfig", "SafetyFilter"),
-    "scheduler": ("ChunkScheduler", "SchedulerConfig"),
-    "worker_client": ("WorkerClient", "WorkerConfig"),
+    "bundle.directory": ("Bundle", "bundle_digest", "load_bundle", "write_bundle"),
+    "bundle.manifest": ("Manifest", "Producer"),
+    "bundle.policy": ("BundlePolicy",),
+    "control.faults": ("FAULTS", "FaultError"),
+    "control.monitors": ("MonitorConfig", "Monitors"),
+    "control.realtime": ("RealtimeConfig",),
+    "control.run_log": ("RunResult", "percentile_ms"),
+    "control.runner": ("RunConfig", "run_realtime"),
+    "inference.client": ("InferenceClient", "LocalClient", "Request", "Response"),
+    "inference.supervisor": ("RestartConfig", "SupervisedClient"),
+    "inference.worker_client": ("WorkerClient", "WorkerConfig"),
+    "safety.config": ("SafetyConfig",),
+    "safety.deadman": ("Deadman",),
+    "safety.filter": ("SafetyFilter",),
+    "scheduling.scheduler": ("ChunkScheduler", "Join", "SchedulerConfig"),
+    "scheduling.smoothness": ("Smoothness", "smoothness"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -36,23 +50,34 @@ __all__ = [
     "Bundle",
     "BundlePolicy",
     "ChunkScheduler",
+    "Deadman",
+    "FAULTS",
+    "FaultError",
     "InferenceClient",
+    "Join",
     "LocalClient",
     "Manifest",
+    "MonitorConfig",
+    "Monitors",
     "Producer",
+    "RealtimeConfig",
     "Request",
     "Response",
+    "RestartConfig",
     "RunConfig",
     "RunResult",
     "SafetyConfig",
     "SafetyFilter",
     "SchedulerConfig",
+    "Smoothness",
+    "SupervisedClient",
     "WorkerClient",
     "WorkerConfig",
     "bundle_digest",
     "load_bundle",
     "percentile_ms",
     "run_realtime",
+    "smoothness",
     "write_bundle",
 ]
 

@@ -24,17 +24,18 @@ specs = bundle.policy_specs
 
 class Arm:
     specs, control_rate = bundle.policy_specs.specs, 100.0
+    position = np.zeros(3)
     def observe(self):
         now = time.monotonic_ns()
         return {name: Stamped(np.zeros(s.shape, s.dtype), now) for name, s in self.specs.observation.items()}
     def measured(self):
-        return np.zeros(self.specs.action.dim)
+        return self.position
     def command(self, position):
-        pass
+        self.position = position
 
 ones = np.ones(specs.specs.action.dim)
 safety = SafetyFilter(Limits(-ones, ones, ones, 10 * ones, 1000 * ones), Arm.control_rate)
-parts = ChunkScheduler(specs), safety, RunConfig(0.3)
+parts = ChunkScheduler(specs), safety, RunConfig(0.3, clock_jump_s=10.0)
 with WorkerClient(bundle, WorkerConfig(provider="cpu", warmup=1)) as client:
     run_realtime(Arm(), client, *parts)
 result = run_realtime(Arm(), LocalClient(BundlePolicy(bundle, provider="cpu")), *parts)
@@ -56,19 +57,19 @@ def test_importing_the_runtime_loads_no_engine() -> None:
 
 def test_using_every_name_loads_nothing_heavy() -> None:
     statement = (
-        "from robopolicy.runtime import *\nimport robopolicy.runtime.worker\n"
+        "from robopolicy.runtime import *\nimport robopolicy.runtime.inference.worker\n"
         "from robopolicy.robots import load\nSafetyFilter(load('fr3').limits, 100.0)\n"
         "from robopolicy.runtime.backends.onnxruntime import _engine\n_engine()"
     )
     loaded = loaded_after(statement)
-    assert {"onnxruntime", "ruckig", "robopolicy.runtime.runner"} <= loaded
+    assert {"onnxruntime", "ruckig", "robopolicy.runtime.control.runner"} <= loaded
     assert not loaded.intersection(HEAVY)
 
 
 def test_a_run_loads_nothing_heavy(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "bundle", image=True)
     loaded = loaded_after(A_RUN, str(bundle.directory))
-    assert {"onnxruntime", "ruckig", "robopolicy.runtime.worker_client"} <= loaded
+    assert {"onnxruntime", "ruckig", "robopolicy.runtime.inference.worker_client"} <= loaded
     assert not loaded.intersection(HEAVY)
 
 

@@ -7,7 +7,7 @@ import gc
 import numpy as np
 import pytest
 
-from robopolicy.core.errors import SpecError, WorkerError
+from robopolicy.core.errors import ConfigError, SpecError, WorkerError
 from robopolicy.core.horizons import Horizons
 from robopolicy.core.plant import Stamped
 from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Float32
@@ -136,9 +136,9 @@ class Rig:
         )
 
 
-def assert_stopped(plant: FakePlant) -> None:
+def assert_stopped(plant: FakePlant, *, since: int = 0) -> None:
     np.testing.assert_allclose(plant.sent[-1], plant.sent[-2], rtol=0, atol=1e-14)
-    velocity = np.diff(plant.sent, axis=0) / 0.01
+    velocity = np.diff(plant.sent[since:], axis=0) / 0.01
     acceleration = np.diff(velocity, axis=0) / 0.01
     assert (np.abs(velocity) <= LIMITS.velocity * (1 + 1e-6)).all()
     assert (np.abs(acceleration) <= LIMITS.acceleration * (1 + 1e-6)).all()
@@ -167,7 +167,7 @@ def test_asks_every_action_horizon_with_keyed_noise() -> None:
 
 
 def test_follows_the_policy_on_time() -> None:
-    """Ramp means 0.5 rad/s. What was lost while waiting for the first chunk is made up for first."""
+    """Ramp means 0.5 rad/s; an arm that stood still begins with a chunk's beginning."""
     rig = Rig()
     result = rig.run(3.0)
     velocity = np.diff(result.commands[50:300], axis=0) / 0.01
@@ -176,12 +176,13 @@ def test_follows_the_policy_on_time() -> None:
 
 
 def test_the_command_at_the_end_of_each_interval_is_the_action() -> None:
+    """Of the second chunk, which was asked for while moving, at policy step 8."""
     rig = Rig()
-    result = rig.run(0.7)
-    start = np.array([0.1, -0.1, 0.04])
-    for step in range(3, 6):  # the tick sent 10 ms before observation step + 1
+    result = rig.run(1.7)
+    observed = result.commands[79]  # where the arm was at tick 80
+    for step in range(11, 16):  # the tick sent 10 ms before observation step + 1
         sent = result.commands[(step + 1) * 10 - 1]
-        np.testing.assert_allclose(sent[0], start[0] + 0.05 * (step + 1), atol=1e-3)
+        np.testing.assert_allclose(sent[0], observed[0] + 0.05 * (step + 1 - 8), atol=1e-3)
 
 
 def test_on_tick_ends_the_run() -> None:
@@ -239,7 +240,8 @@ def test_a_hold_up_skips_ticks_and_never_bursts() -> None:
     assert result.missed_ticks == 4 - 1
     assert result.time_ns[51] - result.time_ns[50] == 40 * MS
     assert (np.diff(result.time_ns)[51:99] == 10 * MS).all()
-    assert_stopped(rig.plant)
+    rig.plant.sent[51:51] = [rig.plant.sent[50]] * 3  # where the arm stood meanwhile
+    assert_stopped(rig.plant, since=51)
 
 
 def test_interruption_brakes() -> None:
@@ -276,3 +278,21 @@ def test_a_plant_that_does_not_fit_is_refused() -> None:
     rig.plant._specs = Specs({"q": ArraySpec((3,))}, other, policy_rate=10.0)
     with pytest.raises(SpecError, match="commands"):
         rig.run()
+
+
+def test_more_candidates_than_the_client_has_room_for_are_refused_before_anything_moves() -> None:
+    rig = Rig()
+    rig.client.max_candidates = 2  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"1\.\.2, got 3"):
+        rig.run(num_candidates=3)
+    assert not rig.plant.sent
+    assert rig.run(0.3, num_candidates=2).reason == "duration"
+
+
+def test_what_a_request_has_no_room_for_is_refused() -> None:
+    for bad in ({"seed": 2**63}, {"episode": 2**63}, {"instruction": "ü" * 257}, {"instruction": "a\0"}):
+        with pytest.raises(ConfigError, match=next(iter(bad))):
+            RunConfig(1.0, **bad)  # type: ignore[arg-type]
+    assert RunConfig(1.0, seed=2**63 - 1, instruction="ü" * 256).clock_jump_s == 0.0
+    with pytest.raises(ConfigError, match="clock_jump_s"):
+        RunConfig(1.0, clock_jump_s=-0.1)

@@ -14,7 +14,7 @@ from robopolicy.core.horizons import Horizons
 from robopolicy.core.normalise import Affine, Normalisers
 from robopolicy.core.specs import ActionPart, ActionSpec, ArraySpec, PolicySpecs, Specs
 from robopolicy.runtime import Bundle, Producer, write_bundle
-from robopolicy.runtime.onnx_file import TensorSignature, read_signature
+from robopolicy.runtime.backends.onnx_file import TensorSignature, read_signature
 
 OPSET = 17
 CONDITIONING_DIM = 3

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from test_runtime_support import tiny_graphs
 
+from robopolicy import robots
 from robopolicy.core.errors import ConfigError, SpecError, UnknownNameError
 from robopolicy.core.horizons import Horizons
 from robopolicy.core.normalise import Affine, Normalisers
@@ -27,6 +30,7 @@ from robopolicy.evaluation.trials.session import Session
 from robopolicy.evaluation.trials.simulated import SimulatedArm
 from robopolicy.evaluation.trials.unblind import unblind
 from robopolicy.runtime import LocalClient, Producer, write_bundle
+from robopolicy.runtime.control.preconditions import check_names
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +90,36 @@ def test_each_policy_runs_from_the_start_its_seed_stands_for(specs: PolicySpecs)
     with make_simulated(specs, 0.0, stop=lambda: True) as arm:
         assert arm.run(0, 7).reason == "stopped"
         assert arm.run(0, 7).steps == 0
+
+
+def test_a_signal_while_the_arm_brakes_ends_the_session(specs: PolicySpecs) -> None:
+    with make_simulated(specs, 0.05) as arm:
+        plant, count = arm._plants[0], [0]
+        command = plant.command
+
+        def late(position: np.ndarray) -> None:
+            command(position)
+            count[0] += 1
+            if count[0] == 52:  # it runs for 50
+                signal.raise_signal(signal.SIGTERM)
+
+        plant.command = late
+        with pytest.raises(KeyboardInterrupt):
+            arm.run(0, 7)
+        assert count[0] >= 52
+
+
+def test_joints_in_another_order_are_refused(specs: PolicySpecs) -> None:
+    parts = specs.specs.action.parts
+    turned = dataclasses.replace(parts[0], names=parts[0].names[::-1])
+    action = dataclasses.replace(specs.specs.action, parts=(turned, *parts[1:]))
+    other = PolicySpecs(dataclasses.replace(specs.specs, action=action), specs.horizons, (1,))
+    robot = robots.load("fr3")
+    check_names(specs, robot)
+    with pytest.raises(SpecError, match=r"'fr3_joint7', 'fr3_joint6'.* takes \('fr3_joint1', 'fr3_joint2'"):
+        check_names(other, robot)
+    with pytest.raises(SpecError, match="'fr3_joint7', 'fr3_joint6'"):
+        make_simulated(other, 0.0)
 
 
 def test_a_session_on_the_simulated_arm(tmp_path: Path, specs: PolicySpecs) -> None:

@@ -24,7 +24,10 @@ from robopolicy.runtime import (
     run_realtime,
 )
 from robopolicy.runtime.clock import monotonic_ns, sleep_until_ns
-from robopolicy.runtime.preconditions import check_plant
+from robopolicy.runtime.control.preconditions import check_names, check_plant
+from robopolicy.runtime.control.stop_signals import StopSignals
+
+_CLOCK_JUMP_S = 0.5  # a simulated arm waits for its commands
 
 
 class SimulatedArm:
@@ -66,10 +69,12 @@ class SimulatedArm:
             self._plants = [env.plant(clock=clock) for env in self._envs]
             for plant, client in zip(self._plants, clients):
                 check_plant(plant, client.policy_specs)
+            self._robot = robots.load(self._envs[0].specs.robot)
+            for client in clients:
+                check_names(client.policy_specs, self._robot)
         except BaseException:
             self.close()
             raise
-        self._robot = robots.load(self._envs[0].specs.robot)
 
     @property
     def success_predicate(self) -> str:
@@ -92,23 +97,26 @@ class SimulatedArm:
         """From the start of ``seed`` until success, ``stop``, the end of the time, or a fault."""
         env, plant, client = self._envs[policy], self._plants[policy], self._clients[policy]
         env.reset(seed=seed)
-        scheduler = ChunkScheduler(client.policy_specs, SchedulerConfig())
+        scheduler = ChunkScheduler(client.policy_specs, SchedulerConfig(), limits=self._robot.limits)
         safety = SafetyFilter(self._robot.limits, plant.control_rate, SafetyConfig.for_robot(self._robot))
 
         def on_tick(tick: int, deadline_ns: int, command: Any) -> str | None:
             return "success" if env.is_success else ("stopped" if self._stop() else None)
 
-        result = run_realtime(
-            plant,
-            client,
-            scheduler,
-            safety,
-            RunConfig(self._duration_s, seed=seed),
-            on_tick=on_tick,
-            clock=self._clock,
-            sleep_until=self._sleep_until,
-        )
-        if result.reason == "interrupted":  # Ctrl-C: the arm has come to rest, the trial does not count
+        config = RunConfig(self._duration_s, seed=seed, clock_jump_s=_CLOCK_JUMP_S)
+        with StopSignals() as signals:
+            result = run_realtime(
+                plant,
+                client,
+                scheduler,
+                safety,
+                config,
+                on_tick=on_tick,
+                clock=self._clock,
+                sleep_until=self._sleep_until,
+            )
+        # A signal, while braking too: the arm has come to rest, the trial does not count.
+        if signals.received or result.reason == "interrupted":
             raise KeyboardInterrupt
         seconds = result.ticks / plant.control_rate
         return Measured(

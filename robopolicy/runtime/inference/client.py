@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from robopolicy.core.errors import ConfigError, RobopolicyError
+from robopolicy.core.errors import ConfigError, RobopolicyError, WorkerError
 from robopolicy.core.policy import Arrays, Float32, Policy, draw_candidates, keyed_rng
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.runtime.clock import monotonic_ns
@@ -22,12 +22,17 @@ class Request:
         noise_key: (seed, episode, step) all >= 0; the noise depends on it alone, so a run can be repeated
             from its observations.
         num_candidates: n.
+        instruction: what to do, in words; empty for none.
+        prefix: actions (prediction_horizon, action_dim) and weights (prediction_horizon,), see
+            ``core.policy.Prefix``; None for none.
     """
 
     observation: Arrays
     observation_time_ns: int
     noise_key: tuple[int, int, int]
     num_candidates: int = 1
+    instruction: str = ""
+    prefix: tuple[Float32, Float32] | None = None
 
     def __post_init__(self) -> None:
         if min(self.noise_key) < 0 or self.num_candidates < 1:
@@ -52,6 +57,10 @@ class Response:
     error: str = ""
 
 
+class WorkerRestartError(WorkerError):
+    """What computes was lost and is being started again; nothing may be asked until ``poll`` is silent."""
+
+
 class InferenceClient(Protocol):
     """Latest wins: a newer request replaces one that was not begun, and only the newest answer counts."""
 
@@ -67,6 +76,7 @@ class InferenceClient(Protocol):
 
         Raises:
             WorkerError: what computes is dead or hangs; says which and why.
+            WorkerRestartError: the same, but it will be back; at every call until then.
         """
         ...
 
@@ -105,6 +115,14 @@ def answer(policy: Policy, request: Request) -> tuple[Float32 | None, str]:
     """Candidates for one request, or the text of the error that prevented them."""
     rng = keyed_rng(*request.noise_key)
     try:
-        return draw_candidates(policy, request.observation, request.num_candidates, rng=rng), ""
-    except RobopolicyError as error:
+        candidates = draw_candidates(
+            policy,
+            request.observation,
+            request.num_candidates,
+            rng=rng,
+            instruction=request.instruction,
+            prefix=request.prefix,
+        )
+        return candidates, ""
+    except (RobopolicyError, MemoryError) as error:
         return None, f"{type(error).__name__}: {error}"

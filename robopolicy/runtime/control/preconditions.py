@@ -9,9 +9,11 @@ from contextlib import contextmanager
 
 from robopolicy.core.errors import ConfigError, SpecError
 from robopolicy.core.plant import Plant
+from robopolicy.core.robot import Robot
 from robopolicy.core.specs import PolicySpecs
-from robopolicy.runtime.safety import SafetyFilter
-from robopolicy.runtime.scheduler import ChunkScheduler
+from robopolicy.runtime.inference.client import InferenceClient
+from robopolicy.runtime.safety.filter import SafetyFilter
+from robopolicy.runtime.scheduling.scheduler import ChunkScheduler
 
 
 def check_plant(plant: Plant, specs: PolicySpecs) -> None:
@@ -28,6 +30,21 @@ def check_plant(plant: Plant, specs: PolicySpecs) -> None:
         raise SpecError(
             f"control rate {plant.control_rate} Hz is below the policy rate {specs.specs.policy_rate} Hz"
         )
+
+
+def check_names(specs: PolicySpecs, robot: Robot) -> None:
+    """Raise SpecError unless the policy commands the robot's joints, and its gripper, in the robot's order:
+    dimensions and limits are matched by place."""
+    wanted, known = specs.specs.action.names, (*(joint.name for joint in robot.joints), robot.gripper.name)
+    if wanted != known:
+        raise SpecError(f"the policy commands {wanted} in this order, {robot.name} takes {known}")
+
+
+def check_client(client: InferenceClient, num_candidates: int) -> None:
+    """Raise ConfigError when a client that says how many candidates it has room for has too little."""
+    most = getattr(client, "max_candidates", None)
+    if most is not None and num_candidates > most:
+        raise ConfigError(f"num_candidates must be 1..{most}, got {num_candidates}")
 
 
 def check_timing(plant: Plant, specs: PolicySpecs, scheduler: ChunkScheduler, safety: SafetyFilter) -> None:

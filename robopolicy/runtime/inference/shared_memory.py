@@ -13,9 +13,25 @@ from robopolicy.core.errors import WorkerError
 
 
 def create(size: int) -> SharedMemory:
-    """A new zeroed segment, its name tells the owner's process id; the caller closes and unlinks it."""
+    """A new zeroed segment, its name tells the owner's process id; the caller closes and unlinks it.
+
+    Raises:
+        WorkerError: there is no room for it.
+    """
     name = f"robopolicy-{os.getpid()}-{secrets.token_hex(4)}"
-    return SharedMemory(name=name, create=True, size=size)
+    try:
+        segment = SharedMemory(name=name, create=True, size=size)
+    except OSError as error:
+        raise WorkerError(f"no shared memory of {size} bytes: {error}") from error
+    try:
+        if hasattr(os, "posix_fallocate"):  # else a full /dev/shm kills whoever writes first, by SIGBUS
+            owned: Any = segment
+            os.posix_fallocate(owned._fd, 0, size)
+    except OSError as error:
+        segment.close()
+        segment.unlink()
+        raise WorkerError(f"no shared memory of {size} bytes, /dev/shm may be full: {error}") from error
+    return segment
 
 
 def attach(name: str, size: int) -> SharedMemory:

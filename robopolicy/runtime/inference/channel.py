@@ -1,22 +1,33 @@
-"""Requests, answers and heartbeats between a control loop and its worker, over shared memory."""
+"""Requests, answers and signs of life between a control loop and its worker, over shared memory."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import struct
+import sys
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from robopolicy.core.errors import ConfigError, ShapeError
 from robopolicy.core.specs import PolicySpecs
-from robopolicy.runtime.client import Request, Response
-from robopolicy.runtime.slot import Slot
+from robopolicy.runtime.inference.client import Request, Response
+from robopolicy.runtime.inference.slot import Slot
+from robopolicy.runtime.remote.layout import TEXT_BYTES, text_bytes
 
-_TEXT_BYTES = 512
 STARTING, READY = 0, 1
+_LINE = 64  # bytes; the heartbeat's thread writes one cache line, the serving one the other
+_OFFSETS = {
+    "heartbeat": 0,
+    "state": _LINE,
+    "progress": _LINE + 8,
+    "answered": _LINE + 16,
+    "warm_ns": _LINE + 24,
+}
+_STATUS = struct.Struct("@q56xqqqq")
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,10 @@ class Layout:
                 ("observation_time_ns", "i8"),
                 ("noise_key", "i8", (3,)),
                 ("num_candidates", "i8"),
+                ("instruction", f"S{TEXT_BYTES}"),
+                ("has_prefix", "?"),
+                ("prefix", "f4", self.specs.chunk_shape),
+                ("prefix_weight", "f4", (self.specs.horizons.prediction,)),
                 ("observation", observation),
             ]
         )
@@ -60,24 +75,33 @@ class Layout:
                 ("observation_time_ns", "i8"),
                 ("inference_ns", "i8"),
                 ("num_candidates", "i8"),
-                ("error", f"S{_TEXT_BYTES}"),
+                ("error", f"S{TEXT_BYTES}"),
                 ("candidates", "f4", (self.max_candidates, *self.specs.chunk_shape)),
             ]
         )
 
     @property
-    def heartbeat(self) -> np.dtype[Any]:
-        return np.dtype([("count", "i8"), ("state", "i8")])
+    def status(self) -> np.dtype[Any]:
+        """The worker's signs of life, see ``Status``."""
+        names = list(_OFFSETS)
+        return np.dtype(
+            {
+                "names": names,
+                "formats": ["i8"] * len(names),
+                "offsets": list(_OFFSETS.values()),
+                "itemsize": 2 * _LINE,
+            }
+        )
 
     @property
     def size(self) -> int:
         """Bytes of the whole segment."""
-        return sum(Slot.size(dtype) for dtype in self.records)
+        return Slot.size(self.request) + Slot.size(self.response) + self.status.itemsize
 
     @property
     def records(self) -> tuple[np.dtype[Any], ...]:
         """In the order they lie in the segment."""
-        return self.request, self.response, self.heartbeat
+        return self.request, self.response, self.status
 
     @property
     def fingerprint(self) -> str:
@@ -86,17 +110,39 @@ class Layout:
         return hashlib.sha256(description.encode()).hexdigest()
 
 
+class Status(NamedTuple):
+    """What a worker lets its parent see of itself.
+
+    Args:
+        heartbeat: counts up while the process is alive and scheduled, also while it computes.
+        state: ``STARTING`` or ``READY``.
+        progress: counts up when a request is begun and when it is answered.
+        answered: id of the newest request that was answered, 0 before the first.
+        warm_ns: slowest inference of the warm-up, its first left out; 0 where there was none.
+    """
+
+    heartbeat: int
+    state: int
+    progress: int
+    answered: int
+    warm_ns: int
+
+
 class Channel:
-    """Three slots in one segment: the parent writes requests, the worker answers and heartbeats."""
+    """One segment: the parent writes requests, the worker answers and shows that it lives.
+
+    The signs of life are single aligned words, each with one writer, which no reader sees half written;
+    so they need neither sequence nor checksum, and looking at them every control tick is cheap.
+    """
 
     def __init__(self, segment: SharedMemory, layout: Layout) -> None:
         self.layout = layout
         assert segment.buf is not None  # open
-        slots, offset = [], 0
-        for dtype in layout.records:
-            slots.append(Slot(segment.buf, offset, dtype))
-            offset += Slot.size(dtype)
-        self._requests, self._responses, self._heartbeats = slots
+        self._requests = Slot(segment.buf, 0, layout.request)
+        offset = Slot.size(layout.request)
+        self._responses = Slot(segment.buf, offset, layout.response)
+        offset += Slot.size(layout.response)
+        self._buffer, self._status = segment.buf, offset
         self._request_seen = self._response_seen = 0
 
     def send_request(self, request_id: int, request: Request) -> None:
@@ -109,6 +155,13 @@ class Channel:
         record["observation_time_ns"] = request.observation_time_ns
         record["noise_key"] = request.noise_key
         record["num_candidates"] = request.num_candidates
+        record["instruction"] = text_bytes(request.instruction)
+        if request.prefix is not None:
+            record["has_prefix"] = True
+            for name, value in zip(("prefix", "prefix_weight"), request.prefix):
+                if value.shape != record[name].shape:
+                    raise ShapeError(f"{name} must be {record[name].shape}, got {value.shape}")
+                record[name] = value
         self.layout.specs.specs.check_observation(request.observation)
         for name in self.layout.specs.specs.observation:
             value, field = request.observation[name], record["observation"][name]
@@ -130,6 +183,8 @@ class Channel:
             observation_time_ns=int(record["observation_time_ns"]),
             noise_key=(seed, episode, step),
             num_candidates=int(record["num_candidates"]),
+            instruction=bytes(record["instruction"]).decode(),
+            prefix=(record["prefix"], record["prefix_weight"]) if record["has_prefix"] else None,
         )
 
     def send_response(self, response: Response) -> None:
@@ -137,7 +192,7 @@ class Channel:
         record["request_id"] = response.request_id
         record["observation_time_ns"] = response.observation_time_ns
         record["inference_ns"] = response.inference_ns
-        record["error"] = response.error.encode("ascii", "replace")[:_TEXT_BYTES]
+        record["error"] = response.error.encode("ascii", "replace")[:TEXT_BYTES]
         if response.candidates is not None:
             record["num_candidates"] = len(response.candidates)
             record["candidates"][: len(response.candidates)] = response.candidates
@@ -158,12 +213,19 @@ class Channel:
             error=error,
         )
 
-    def beat(self, count: int, state: int) -> None:
-        self._heartbeats.write(np.array((count, state), dtype=self._heartbeats.dtype))
+    def beat(self, count: int) -> None:
+        self._put("heartbeat", count)
 
-    def heartbeat(self) -> tuple[int, int]:
-        """(count, state); count 0 before the first, -1 while one is being written."""
-        found = self._heartbeats.read()
-        if found is None:
-            return (0 if self._heartbeats.sequence == 0 else -1), STARTING
-        return int(found[1]["count"]), int(found[1]["state"])
+    def report(self, *, state: int, progress: int, answered: int, warm_ns: int) -> None:
+        """All but the heartbeat; ``progress`` last, since it is what tells a reader that there is news."""
+        words = {"state": state, "answered": answered, "warm_ns": warm_ns, "progress": progress}
+        for name, value in words.items():
+            self._put(name, value)
+
+    def status(self) -> Status:
+        """The worker's signs of life, all 0 before the first."""
+        return Status._make(_STATUS.unpack_from(self._buffer, self._status))
+
+    def _put(self, name: str, value: int) -> None:
+        start = self._status + _OFFSETS[name]
+        self._buffer[start : start + 8] = value.to_bytes(8, sys.byteorder)  # one store, unlike pack_into

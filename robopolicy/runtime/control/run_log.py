@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ class RunResult:
     """One real-time episode.
 
     Args:
-        reason: why it ended: what ``on_tick`` said, "duration", "interrupted", or the fault.
+        reason: why it ended: what ``on_tick`` said, "duration", a signal, or the fault.
         fault: whether that was a fault.
         ticks: control ticks until the end; braking ticks come after these.
         missed_ticks: control instants that were skipped because the loop was a period or more late.
@@ -34,6 +35,13 @@ class RunResult:
         failed_inferences: texts of the errors that came instead of chunks.
         stale_responses: answers that were dropped, since another request was awaited.
         scheduler: ``SchedulerCounters`` as a mapping.
+        joins_ns: (chunks,) deadlines of the ticks at which a chunk was taken up.
+        reasons: why each tick's command differs from its reference; mostly empty.
+        faults: kind, see ``faults.FAULTS``, to how often; those the run went on after, too.
+        restarts: of the inference worker.
+        realtime: what the system granted the loop, see ``realtime.applied``.
+        signal: the wish to stop that came at any time, while braking too: a value of
+            ``stop_signals.REASONS``, or empty.
     """
 
     reason: str
@@ -52,6 +60,17 @@ class RunResult:
     failed_inferences: tuple[str, ...]
     stale_responses: int
     scheduler: Mapping[str, int]
+    joins_ns: Int
+    reasons: tuple[tuple[str, ...], ...]
+    faults: Mapping[str, int]
+    restarts: int = 0
+    realtime: tuple[str, ...] = ()
+    signal: str = ""
+
+    def intervention_bits(self, names: Sequence[str]) -> NDArray[np.uint32]:
+        """(n,) per tick: bit i says that ``names[i]`` is among its reasons."""
+        bit = {name: 1 << i for i, name in enumerate(names)}
+        return np.array([sum(bit[name] for name in tick) for tick in self.reasons], dtype=np.uint32)
 
     def lateness_ms(self, percentile: float) -> float:
         """Of the control ticks; NaN when there were none."""
@@ -73,6 +92,8 @@ class RunLog:
 
     missed_ticks: int = 0
     stale_responses: int = 0
+    restarts: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
     time_ns: list[int] = field(default_factory=list)
     lateness_ns: list[int] = field(default_factory=list)
     busy_ns: list[int] = field(default_factory=list)
@@ -81,6 +102,8 @@ class RunLog:
     inference_ns: list[int] = field(default_factory=list)
     delay_ns: list[int] = field(default_factory=list)
     observation_age_ns: list[int] = field(default_factory=list)
+    joins_ns: list[int] = field(default_factory=list)
+    reasons: list[tuple[str, ...]] = field(default_factory=list)
     failed_inferences: list[str] = field(default_factory=list)
 
     def result(
@@ -92,6 +115,8 @@ class RunLog:
         interventions: Mapping[str, int],
         scheduler: Mapping[str, int],
         action_dim: int,
+        realtime: tuple[str, ...] = (),
+        signal: str = "",
     ) -> RunResult:
         def rows(values: list[Float]) -> Float:
             return np.array(values, dtype=np.float64).reshape(-1, action_dim)
@@ -113,4 +138,10 @@ class RunLog:
             failed_inferences=tuple(self.failed_inferences),
             stale_responses=self.stale_responses,
             scheduler=scheduler,
+            joins_ns=np.array(self.joins_ns, dtype=np.int64),
+            reasons=tuple(self.reasons),
+            faults=dict(self.faults),
+            restarts=self.restarts,
+            realtime=realtime,
+            signal=signal,
         )

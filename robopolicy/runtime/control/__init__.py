@@ -1,0 +1,1 @@
+"""The control loop: deadlines, monitors, faults, log."""

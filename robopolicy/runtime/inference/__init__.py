@@ -1,0 +1,1 @@
+"""Chunks from a process of its own: messages in shared memory, worker, watch, restarts."""
