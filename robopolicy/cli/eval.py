@@ -17,13 +17,15 @@ from robopolicy.core.provenance import create_run
 from robopolicy.evaluation.campaign import JOURNAL, Campaign, check_environment, run_campaign
 from robopolicy.evaluation.results import Summary
 
+REMOTE_TIMEOUT_S = 120.0  # many observations at once, and nothing that waits for them
+
 
 @dataclass(frozen=True)
 class Args:
     """What to evaluate where.
 
     Args:
-        policy: training run, saved policy, or bundle.
+        policy: training run, saved policy, bundle, or ws(s)://HOST:PORT of a ``robopolicy serve``.
         output: a new folder for ``eval.json``, ``report.html`` and videos.
         env: a task name, or a Gymnasium id as NAMESPACE/Name-vN.
         option: of the environment, as NAME=VALUE, the value in YAML: robot=ur5e, randomisation=light.
@@ -63,7 +65,15 @@ def arguments(rest: Sequence[str]) -> Any:
 
 
 def load_any(path: Path, threads: int = 1) -> Policy:
-    """A bundle or a torch policy, whichever lies there."""
+    """A bundle or a torch policy, whichever lies there, or what a server at ws(s)://HOST:PORT has.
+
+    Paths keep one slash of the two; the token comes from ROBOPOLICY_TOKEN.
+    """
+    if path.parts and path.parts[0] in ("ws:", "wss:"):
+        from robopolicy.runtime.remote import RemotePolicy, read_token
+
+        url = f"{path.parts[0]}//{'/'.join(path.parts[1:])}"
+        return RemotePolicy(url, read_token(), request_timeout_s=REMOTE_TIMEOUT_S)
     if (path / "manifest.json").is_file():
         from robopolicy.runtime import BundlePolicy, load_bundle
 
@@ -119,7 +129,12 @@ def run(args: Any) -> int:
         create_run(args.output, args, seed=args.seed)
     command = ("robopolicy", *sys.argv[1:])
     evaluation = run_campaign(
-        campaign, policy, args.output, label=str(args.policy), command=command, console=console
+        campaign,
+        policy,
+        args.output,
+        label=str(getattr(policy, "url", args.policy)),
+        command=command,
+        console=console,
     )
     console.print(describe(evaluation.summary))
     if (timing := evaluation.timing) is not None:
