@@ -173,13 +173,20 @@ def _run_in_real_time(args: Args, folder: Path, summary: dict[str, Any]) -> None
     command = [sys.executable, "-m", "robopolicy.cli.main", "run"]
     command += ["--bundle", str(folder / "bundle"), "--output", str(folder / "realtime")]
     command += ["--episodes", str(args.realtime_episodes), "--seed", str(REALTIME_SEED)]
-    if subprocess.run(command, check=False).returncode:
+    command += ["--on-fault", "next"]  # an episode that ends in a fault has not succeeded, and is told
+    code = subprocess.run(command, check=False).returncode
+    result = _read(folder / "realtime" / "realtime.json")
+    if code not in (0, 1) or len(result.get("episodes", [])) < args.realtime_episodes:
         raise RobopolicyError("the real-time run failed; its own message is above")
-    result = json.loads((folder / "realtime" / "realtime.json").read_text())
     if result["heavy_modules_loaded"]:
         raise RobopolicyError(f"the real-time process loaded {result['heavy_modules_loaded']}")
     keys = (
         "control_rate_hz", "control_lateness_p99_ms", "inference_p50_ms", "inference_p99_ms",
-        "realtime_successes", "realtime_episodes",
+        "realtime_successes", "realtime_episodes", "faults",
     )  # fmt: skip
-    summary.update({key: result[key] for key in keys})
+    summary.update({key.replace("faults", "realtime_faults"): result[key] for key in keys})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Of a JSON file; empty where there is none."""
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from robopolicy.core.provenance import git_revision, package_versions
 from robopolicy.evaluation import plots
 from robopolicy.evaluation.report import Figure, Section, Video, write_report
 from robopolicy.evaluation.results import EpisodeResult
+from robopolicy.evaluation.run_files import read_run
 from robopolicy.evaluation.statistics import wilson_interval
 
 
@@ -79,10 +78,10 @@ def _evaluation(folder: Path, s: dict[str, Any], episodes: list[EpisodeResult]) 
 
 
 def _realtime(folder: Path, s: dict[str, Any], action_names: list[str]) -> Section:
-    with np.load(folder / "realtime" / "first_episode.npz") as arrays:
-        late, inference = arrays["lateness_ns"] * 1e-6, arrays["inference_ns"] * 1e-6
-        picture = plots.commands(arrays["time_ns"], arrays["commands"], arrays["references"], action_names)
-    run = json.loads((folder / "realtime" / "realtime.json").read_text())
+    stored = read_run(folder / "realtime")
+    run, first = stored.summary, stored.episodes[0].arrays
+    late, inference = stored.pooled("lateness_ns") * 1e-6, stored.pooled("inference_ns") * 1e-6
+    picture = plots.commands(first["time_ns"], first["commands"], first["references"], action_names)
     clipped: dict[str, int] = {}
     for counts in run["interventions"]:
         for reason, ticks in counts.items():
@@ -98,7 +97,8 @@ def _realtime(folder: Path, s: dict[str, Any], action_names: list[str]) -> Secti
     return Section(
         "Real time",
         "The bundle runs in a process of its own; the 100 Hz loop plays its chunks through the scheduler "
-        "and the safety filter against the simulated arm, by the wall clock.",
+        "and the safety filter against the simulated arm, by the wall clock. Every episode: "
+        "realtime/report.html beside this page.",
         rows,
         [
             Figure(picture, "First episode: commands sent, and the scheduler's reference in thin black"),
