@@ -19,7 +19,7 @@ from robopolicy.core.serial import to_tree
 PACKAGES = (
     "robopolicy", "numpy", "torch", "diffusers", "zarr", "mujoco", "mink", "gymnasium", "gym-pusht",
     "metaworld", "robosuite", "gym-aloha", "dm-control",
-    "onnx", "onnxruntime", "onnxruntime-gpu", "ruckig", "opencv-python",
+    "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt-cu12", "cuda-bindings", "ruckig", "opencv-python",
 )  # fmt: skip
 
 
