@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robopolicy.core.errors import ConfigError, MissingDependencyError
-from robopolicy.models.policy_module import PolicyModule
+from robopolicy.models.policy_module import PolicyModule, SamplingModule
 
 try:
     import onnx
@@ -35,7 +35,7 @@ _PREFIX = ("prefix", "prefix_weight")
 class EncoderGraph(nn.Module):
     """Positional inputs, in the specs' order, to ``conditioning``, prepared."""
 
-    def __init__(self, module: PolicyModule) -> None:
+    def __init__(self, module: SamplingModule) -> None:
         super().__init__()
         self.module = module
         self.names = list(module.policy_specs.specs.observation)
@@ -47,7 +47,7 @@ class EncoderGraph(nn.Module):
 class SamplerGraph(nn.Module):
     """All of ``sample``, for policies that define it themselves."""
 
-    def __init__(self, module: PolicyModule) -> None:
+    def __init__(self, module: SamplingModule) -> None:
         super().__init__()
         self.module = module
 
@@ -58,7 +58,7 @@ class SamplerGraph(nn.Module):
 class StepGraph(nn.Module):
     """One denoising step."""
 
-    def __init__(self, module: PolicyModule) -> None:
+    def __init__(self, module: SamplingModule) -> None:
         super().__init__()
         self.module = module
 
@@ -82,14 +82,14 @@ def export_graphs(module: PolicyModule, *, form: str = "unrolled", opset: int = 
         raise ConfigError(f"form {form!r} is not one of {FORMS}")
     if form == "step" and not _iterates(module):
         raise ConfigError(f"{type(module).__name__} samples in its own way; it has no step to export")
-    module = _exported(module.cpu().eval()).eval()
-    encoder, conditioning = _export_encoder(module, opset)
-    if not _iterates(module):
-        last = {"sampler": _export_sample(module, conditioning, opset)}
+    exported = _exported(module.cpu().eval()).eval()
+    encoder, conditioning = _export_encoder(exported, opset)
+    if not _iterates(exported):
+        last = {"sampler": _export_sample(exported, conditioning, opset)}
     elif form == "step":
-        last = {"step": _export_step(module, conditioning, opset)}
+        last = {"step": _export_step(exported, conditioning, opset)}
     else:
-        last = {"sampler": _unrolled(_export_step(module, conditioning, opset), module)}
+        last = {"sampler": _unrolled(_export_step(exported, conditioning, opset), exported)}
     return {role: model.SerializeToString() for role, model in {"encoder": encoder, **last}.items()}
 
 
@@ -99,16 +99,16 @@ def step_rows(module: PolicyModule) -> NDArray[np.float32]:
     return rows
 
 
-def _exported(module: PolicyModule) -> PolicyModule:
+def _exported(module: PolicyModule) -> SamplingModule:
     return module.inference_form() if _iterates(module) else module
 
 
-def _iterates(module: PolicyModule) -> bool:
-    """Whether ``sample`` is the loop over ``denoise`` that every PolicyModule inherits."""
-    return type(module).sample is PolicyModule.sample
+def _iterates(module: SamplingModule) -> bool:
+    """Whether ``sample`` is the loop over ``denoise`` that every module inherits."""
+    return type(module).sample is SamplingModule.sample
 
 
-def _export_encoder(module: PolicyModule, opset: int) -> tuple[onnx.ModelProto, Tensor]:
+def _export_encoder(module: SamplingModule, opset: int) -> tuple[onnx.ModelProto, Tensor]:
     """The graph, and an example of what it gives."""
     specs = module.policy_specs
     window = specs.horizons.observation
@@ -124,7 +124,7 @@ def _export_encoder(module: PolicyModule, opset: int) -> tuple[onnx.ModelProto, 
         return model, graph(*arrays)
 
 
-def _export_step(module: PolicyModule, conditioning: Tensor, opset: int) -> onnx.ModelProto:
+def _export_step(module: SamplingModule, conditioning: Tensor, opset: int) -> onnx.ModelProto:
     chunk = torch.zeros(2, *module.policy_specs.chunk_shape)
     prefix = _prefix(module)
     return to_onnx(
@@ -137,7 +137,7 @@ def _export_step(module: PolicyModule, conditioning: Tensor, opset: int) -> onnx
     )
 
 
-def _unrolled(step: onnx.ModelProto, module: PolicyModule) -> onnx.ModelProto:
+def _unrolled(step: onnx.ModelProto, module: SamplingModule) -> onnx.ModelProto:
     """The step, repeated for every row of ``module.steps``."""
     return unroll(
         step,
@@ -150,7 +150,7 @@ def _unrolled(step: onnx.ModelProto, module: PolicyModule) -> onnx.ModelProto:
     )
 
 
-def _export_sample(module: PolicyModule, conditioning: Tensor, opset: int) -> onnx.ModelProto:
+def _export_sample(module: SamplingModule, conditioning: Tensor, opset: int) -> onnx.ModelProto:
     noise, prefix = torch.zeros(2, *module.policy_specs.noise_shape), _prefix(module)
     return to_onnx(
         SamplerGraph(module),
@@ -162,7 +162,7 @@ def _export_sample(module: PolicyModule, conditioning: Tensor, opset: int) -> on
     )
 
 
-def _prefix(module: PolicyModule) -> tuple[Tensor, ...]:
+def _prefix(module: SamplingModule) -> tuple[Tensor, ...]:
     """Examples of the two further inputs of policies that take a prefix."""
     specs = module.policy_specs
     if not specs.takes_prefix:

@@ -13,8 +13,8 @@ from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Float32, Prefix,
 from robopolicy.core.specs import PolicySpecs
 
 
-class PolicyModule(nn.Module, ABC):
-    """A policy on normalised tensors. The encoder runs once per observation, ``sample`` per candidate.
+class SamplingModule(nn.Module, ABC):
+    """Draws chunks on normalised tensors. The encoder runs once per observation, ``sample`` per candidate.
 
     ``steps`` is a (denoising_steps, parameters) tensor; ``denoise`` is the same network for every
     row of it, which is what lets the exporter trace one step and unroll the loop itself.
@@ -33,10 +33,6 @@ class PolicyModule(nn.Module, ABC):
             generator: source of augmentation; None means none, as at inference.
         """
 
-    @abstractmethod
-    def loss(self, conditioning: Tensor, action: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        """Scalar training loss on normalised chunks (batch, prediction_horizon, action_dim)."""
-
     def prepare(self, conditioning: Tensor) -> Tensor:
         """What ``denoise`` and ``sample`` take: conditioning, or what they would compute from it alone.
 
@@ -44,10 +40,6 @@ class PolicyModule(nn.Module, ABC):
         encoder; training does not call it. (batch, ...) -> (batch, ...), a vector or tokens.
         """
         return conditioning
-
-    def inference_form(self) -> PolicyModule:
-        """The same function of the same inputs, laid out for inference engines; what is exported."""
-        return self
 
     @abstractmethod
     def denoise(
@@ -80,6 +72,18 @@ class PolicyModule(nn.Module, ABC):
         for parameters in self.steps:
             chunk = self.denoise(chunk, conditioning, parameters, prefix, prefix_weight)
         return chunk
+
+
+class PolicyModule(SamplingModule):
+    """A policy that can be trained."""
+
+    @abstractmethod
+    def loss(self, conditioning: Tensor, action: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        """Scalar training loss on normalised chunks (batch, prediction_horizon, action_dim)."""
+
+    def inference_form(self) -> SamplingModule:
+        """The same function of the same inputs, laid out for inference engines; what is exported."""
+        return self
 
 
 class TorchPolicy:

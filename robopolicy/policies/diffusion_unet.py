@@ -17,7 +17,7 @@ from robopolicy.core.errors import ConfigError
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.models.ddim import ddim_steps, ddim_update
 from robopolicy.models.observation_encoder import ObservationEncoder
-from robopolicy.models.policy_module import PolicyModule
+from robopolicy.models.policy_module import PolicyModule, SamplingModule
 from robopolicy.models.temporal_unet import TemporalUNet
 from robopolicy.models.temporal_unet_inference import InferenceUNet
 
@@ -141,11 +141,11 @@ class DiffusionUNet(PolicyModule):
         film = conditioning + self.denoiser.film_of_step(parameters[:1])
         return ddim_update(chunk, self.denoiser.denoise(chunk, film), parameters, prefix, prefix_weight)
 
-    def inference_form(self) -> PolicyModule:
+    def inference_form(self) -> SamplingModule:
         return InferenceForm(self)
 
 
-class InferenceForm(PolicyModule):
+class InferenceForm(SamplingModule):
     """The trained policy as it is exported; the first of its step parameters counts the steps."""
 
     def __init__(self, policy: DiffusionUNet) -> None:
@@ -162,9 +162,6 @@ class InferenceForm(PolicyModule):
 
     def prepare(self, conditioning: Tensor) -> Tensor:
         return self.denoiser.film_of_conditioning(conditioning)
-
-    def loss(self, conditioning: Tensor, action: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        raise NotImplementedError("train the policy that this was made from")
 
     def denoise(
         self,
