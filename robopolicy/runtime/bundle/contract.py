@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from robopolicy.core.errors import BundleError
+from robopolicy.core.language import INSTRUCTION
 from robopolicy.core.normalise import Affine, Normalisers
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.runtime.backends.onnx_file import GraphSignature, TensorSignature
@@ -51,7 +52,8 @@ def check_contract(
 
 
 def _check_encoder(specs: PolicySpecs, graph: GraphSignature, output: str) -> dict[str, TensorSignature]:
-    """Every observation in, one float32 vector or tokens out; returns what comes out."""
+    """Every observation in, and the embedded instruction where there is one; one float32 vector or tokens
+    out; returns what comes out."""
     window = (None, specs.horizons.observation)
     inputs = {
         name: TensorSignature("float32", (*window, spec.num_features))
@@ -59,6 +61,8 @@ def _check_encoder(specs: PolicySpecs, graph: GraphSignature, output: str) -> di
         else TensorSignature("uint8", (*window, *spec.shape))
         for name, spec in specs.specs.observation.items()
     }
+    if specs.instruction_dim:
+        inputs[INSTRUCTION] = TensorSignature("float32", (None, specs.instruction_dim))
     _check_tensors(graph, "inputs", inputs)
     given = graph.outputs[output].shape[1:] if output in graph.outputs else ()
     if not given or None in given:

@@ -16,6 +16,12 @@ to be run once for each row of the manifest's ``steps``. A policy that heeds a p
     critic_encoder.onnx   the observations -> critic_conditioning (batch, ...)
     critic.onnx           critic_conditioning, chunk (rows, *chunk_shape) -> value (rows,)
 
+A policy that follows instructions has the further input instruction (batch, instruction_dim) in its encoders,
+and brings the encoder of the texts, one of
+
+    text_words.npz                            word vectors, see ``runtime.language.words``
+    text_model.onnx and text_tokenizer.json   a sentence encoder, see ``runtime.language.sentence``
+
 States enter the encoders normalised, as float32 (batch, observation_horizon, features); images as
 uint8 (batch, observation_horizon, height, width, channels). Chunks and prefixes are normalised.
 """
@@ -27,11 +33,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from robopolicy.core.errors import BundleError, RobopolicyError, RunExistsError
+from robopolicy.core.language import TextEncoder
 from robopolicy.core.normalise import Normalisers
 from robopolicy.core.serial import from_tree, to_tree
 from robopolicy.core.specs import PolicySpecs
@@ -39,6 +46,7 @@ from robopolicy.runtime.backends.onnx_file import read_signature
 from robopolicy.runtime.bundle.contract import check_contract
 from robopolicy.runtime.bundle.manifest import (
     MANIFEST,
+    TEXT_PREFIX,
     FileEntry,
     GraphEntry,
     Manifest,
@@ -63,6 +71,7 @@ class Bundle:
         directory: where it was read from.
         graphs: role ("encoder", "sampler", ...) to the bytes of its ONNX file.
         digest: SHA-256 (hex) of the manifest, and through it of every file.
+        text_files: of the text encoder, under the names that it gives them; empty without instructions.
     """
 
     directory: Path
@@ -71,6 +80,7 @@ class Bundle:
     normalisers: Normalisers
     graphs: Mapping[str, bytes]
     digest: str
+    text_files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def write_bundle(directory: Path | str, **content: Any) -> Bundle:
@@ -113,6 +123,7 @@ def compose(
     precision: Mapping[str, str] | None = None,
     steps: tuple[tuple[float, ...], ...] = (),
     measured: Mapping[str, float] | None = None,
+    text_encoder: TextEncoder | None = None,
 ) -> dict[str, bytes]:
     """Every file of a bundle, by name, held against one another as a reader does.
 
@@ -121,10 +132,13 @@ def compose(
         policy: name of a file in ``robopolicy.policies``.
         precision: role to one of ``manifest.PRECISIONS``; "fp32" where it says nothing.
         steps, measured: see ``Manifest``.
+        text_encoder: of a policy that follows instructions; its files go into the bundle.
     Raises:
         BundleError: graphs, specs and normalisers contradict one another.
     """
-    features, precision = features_of(graphs), dict(precision or {})
+    features = features_of(graphs, instruction=text_encoder is not None)
+    precision = dict(precision or {})
+    texts = {} if text_encoder is None else {TEXT_PREFIX + n: d for n, d in text_encoder.files.items()}
     if not set(precision) <= set(graphs):
         raise BundleError(f"precision {precision} names other graphs than {sorted(graphs)}")
     entries = {
@@ -137,6 +151,7 @@ def compose(
         SPECS: _json_bytes(policy_specs),
         NORMALISERS: _json_bytes(normalisers),
         **{entries[role].file: data for role, data in graphs.items()},
+        **texts,
     }
     manifest = Manifest.build(
         policy=policy,
@@ -147,6 +162,8 @@ def compose(
         features=features,
         steps=steps,
         measured=measured,
+        text_encoder="" if text_encoder is None else text_encoder.name,
+        text_files=tuple(texts),
     )
     files[MANIFEST] = manifest.dump()
     assemble(files)
@@ -190,7 +207,7 @@ def load_bundle(directory: Path | str, *, digest: str | None = None) -> Bundle:
 
 def _needed(manifest: Manifest) -> set[str]:
     """What a reader of this manifest needs, which is all there may be."""
-    used = {SPECS, NORMALISERS, *(graph.file for graph in manifest.graphs.values())}
+    used = {SPECS, NORMALISERS, *(graph.file for graph in manifest.graphs.values()), *manifest.text_files}
     if set(manifest.files) != used:
         raise BundleError(f"{MANIFEST} lists {sorted(manifest.files)}, a reader uses {sorted(used)}")
     return {MANIFEST, *used}
@@ -209,7 +226,13 @@ def _assemble(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bun
                 f"{graph.file} has opset {signatures[role].opset}, {MANIFEST} says {graph.opset}"
             )
     check_contract(specs, normalisers, signatures, len(manifest.steps[0]) if manifest.steps else 0)
-    return Bundle(root, manifest, specs, normalisers, graphs, sha256_hex(files[MANIFEST]))
+    if bool(specs.instruction_dim) != bool(manifest.text_files):
+        raise BundleError(
+            f"{SPECS} has instruction_dim {specs.instruction_dim}, {MANIFEST} the text encoder's files "
+            f"{list(manifest.text_files)}: a policy that follows instructions needs an encoder, others none"
+        )
+    texts = {name[len(TEXT_PREFIX) :]: files[name] for name in manifest.text_files}
+    return Bundle(root, manifest, specs, normalisers, graphs, sha256_hex(files[MANIFEST]), texts)
 
 
 def bundle_digest(directory: Path | str) -> str:

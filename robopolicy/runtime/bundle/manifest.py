@@ -16,9 +16,16 @@ FORMAT = "robopolicy-bundle"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PRECISIONS = ("fp32", "fp16", "int8")
-#: Feature to the roles it brings. "step" replaces the role "sampler", which bundles otherwise have.
-STEP, CRITIC = "step", "critic"
-FEATURES: Mapping[str, tuple[str, ...]] = {STEP: ("step",), CRITIC: ("critic_encoder", "critic")}
+#: Feature to the roles it brings. "step" replaces the role "sampler", which bundles otherwise have;
+#: "instruction" brings the files of a text encoder and no role.
+STEP, CRITIC, INSTRUCTION = "step", "critic", "instruction"
+FEATURES: Mapping[str, tuple[str, ...]] = {
+    STEP: ("step",),
+    CRITIC: ("critic_encoder", "critic"),
+    INSTRUCTION: (),
+}
+#: What names of a text encoder's files begin with in a bundle.
+TEXT_PREFIX = "text_"
 
 M = TypeVar("M", bound="Manifest")
 
@@ -29,9 +36,10 @@ def roles(features: Collection[str]) -> tuple[str, ...]:
     return (*base, *(role for name in FEATURES if name in features for role in FEATURES[name]))
 
 
-def features_of(given: Collection[str]) -> tuple[str, ...]:
+def features_of(given: Collection[str], *, instruction: bool = False) -> tuple[str, ...]:
     """The features that graphs of these roles ask for; BundleError when no features give these roles."""
     found = tuple(name for name, brought in FEATURES.items() if set(brought) & set(given))
+    found += (INSTRUCTION,) if instruction else ()
     if set(given) != set(roles(found)):
         raise BundleError(f"with the features {list(found)} a bundle has {roles(found)}, got {sorted(given)}")
     return found
@@ -87,6 +95,8 @@ class Manifest:
         steps: one row of the step graph's parameters for each iteration; empty without that feature.
         measured: what the export measured, by dotted name ("latency_ms.step.k16"); for people, nothing at
             run time depends on it.
+        text_encoder: name of the encoder of instructions; empty without that feature.
+        text_files: its files, each named ``TEXT_PREFIX`` and what the encoder calls it.
     """
 
     format: str
@@ -100,6 +110,8 @@ class Manifest:
     features: tuple[str, ...] = ()
     steps: tuple[tuple[float, ...], ...] = ()
     measured: Mapping[str, float] = field(default_factory=dict)
+    text_encoder: str = ""
+    text_files: tuple[str, ...] = ()
 
     @classmethod
     def build(
@@ -113,11 +125,15 @@ class Manifest:
         features: tuple[str, ...] = (),
         steps: tuple[tuple[float, ...], ...] = (),
         measured: Mapping[str, float] | None = None,
+        text_encoder: str = "",
+        text_files: tuple[str, ...] = (),
     ) -> Manifest:
         draft = cls(
             FORMAT, FORMAT_VERSION, policy, denoising_steps, files, graphs, producer, "", features, steps
         )
-        draft = dataclasses.replace(draft, measured=dict(measured or {}))
+        draft = dataclasses.replace(
+            draft, measured=dict(measured or {}), text_encoder=text_encoder, text_files=text_files
+        )
         return dataclasses.replace(draft, checksum=checksum(to_tree(draft)))
 
     @classmethod
@@ -139,6 +155,7 @@ class Manifest:
             raise BundleError(str(error)) from error
         _check_graphs(manifest)
         _check_steps(manifest)
+        _check_text(manifest)
         return manifest
 
     def dump(self) -> bytes:
@@ -190,6 +207,22 @@ def _check_steps(manifest: Manifest) -> None:
             f"{MANIFEST}: steps must be {expected} rows of one size (denoising_steps "
             f"{manifest.denoising_steps}, features {list(manifest.features)}), got {len(manifest.steps)} of "
             f"the sizes {widths}"
+        )
+
+
+def _check_text(manifest: Manifest) -> None:
+    """The text encoder's files are there exactly when the feature is, and are named as such."""
+    told = INSTRUCTION in manifest.features
+    if told != bool(manifest.text_files) or told != bool(manifest.text_encoder):
+        raise BundleError(
+            f"{MANIFEST}: features {list(manifest.features)} with text_encoder {manifest.text_encoder!r} and "
+            f"text_files {list(manifest.text_files)}; {INSTRUCTION!r} and a text encoder belong together"
+        )
+    wrong = [n for n in manifest.text_files if n not in manifest.files or not n.startswith(TEXT_PREFIX)]
+    if wrong or len(set(manifest.text_files)) < len(manifest.text_files):
+        raise BundleError(
+            f"{MANIFEST}: text_files {list(manifest.text_files)} must differ, begin with {TEXT_PREFIX!r} and "
+            f"be among {sorted(manifest.files)}"
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robopolicy.core.errors import NonFiniteValueError, ShapeError, SpecError
+from robopolicy.core.language import INSTRUCTION, InstructionInput
 from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Float32, Prefix, check_inputs
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.runtime.backends.choose import load_backend
@@ -24,6 +25,7 @@ from robopolicy.runtime.bundle.contract import (
     VALUE,
 )
 from robopolicy.runtime.bundle.directory import Bundle
+from robopolicy.runtime.language.choose import from_files
 
 
 class BundlePolicy:
@@ -35,6 +37,9 @@ class BundlePolicy:
         provider: see ``backends.choose.load_backend``.
         max_rows: most candidates times batch rows that TensorRT's engines are built for.
         cache: folder of TensorRT's engines; None is the user's cache folder.
+    Raises:
+        ConfigError, SpecError: its text encoder is damaged, or does not fit the policy.
+        MissingDependencyError: its text encoder needs a package that is not installed.
     """
 
     def __init__(
@@ -62,6 +67,8 @@ class BundlePolicy:
             )
             for role, model in bundle.graphs.items()
         }
+        texts = from_files(bundle.text_files, bundle.manifest.text_encoder) if bundle.text_files else None
+        self._instruction = InstructionInput(bundle.policy_specs.instruction_dim, texts)
         self._sampler = self._backends["step" if "step" in self._backends else "sampler"]
 
     @property
@@ -81,16 +88,18 @@ class BundlePolicy:
     def sample(self, observation: Arrays, noise: Float32, context: Context = NO_CONTEXT) -> Float32:
         """Candidates (batch, n, prediction_horizon, action_dim); see ``Policy.sample``.
 
-        The observation is encoded once, however many candidates there are. Of the context a policy whose
-        specs say ``takes_prefix`` heeds the prefix; no graph takes an instruction.
+        The observation is encoded once, however many candidates there are, and each text once in the life of
+        the policy. Of the context a policy whose specs say ``takes_prefix`` heeds the prefix, and one with an
+        ``instruction_dim`` the instruction.
 
         Raises:
+            SpecError: the policy follows instructions and got none.
             NonFiniteValueError: the network gave NaN or infinity.
         """
         specs = self.policy_specs
         batch, n = check_inputs(specs, observation, noise)
         rows = np.ascontiguousarray(noise.reshape(batch * n, *specs.noise_shape), dtype=np.float32)
-        feeds = {CONDITIONING: self._encode("encoder", CONDITIONING, observation, n)}
+        feeds = {CONDITIONING: self._encode("encoder", CONDITIONING, observation, n, context)}
         if specs.takes_prefix:
             feeds.update(self._prefix(context.prefix, batch, n))
         if "step" in self._backends:
@@ -100,12 +109,13 @@ class BundlePolicy:
         _check_result("sampler", chunk, (batch * n, *specs.chunk_shape))
         return self._bundle.normalisers.action.inverse(chunk).reshape(batch, n, *specs.chunk_shape)
 
-    def values(self, observation: Arrays, candidates: Float32) -> Float32:
+    def values(self, observation: Arrays, candidates: Float32, context: Context = NO_CONTEXT) -> Float32:
         """The critic's score of each candidate, higher is better.
 
         Args:
             observation: each (batch, observation_horizon, *shape), in physical units.
             candidates: (batch, n, prediction_horizon, action_dim) in the action spec's units.
+            context: the instruction, for a policy that follows one.
         Returns:
             (batch, n).
         Raises:
@@ -119,17 +129,20 @@ class BundlePolicy:
         batch, n = candidates.shape[:2]
         check_inputs(specs, observation, np.zeros((batch, n, *specs.noise_shape), np.float32))
         chunk = self._bundle.normalisers.action.forward(candidates).reshape(batch * n, *specs.chunk_shape)
-        seen = self._encode("critic_encoder", CRITIC_CONDITIONING, observation, n)
+        seen = self._encode("critic_encoder", CRITIC_CONDITIONING, observation, n, context)
         value: Float32 = self._backends["critic"].run({CRITIC_CONDITIONING: seen, CHUNK: chunk})[VALUE]
         _check_result("critic", value, (batch * n,))
         return value.reshape(batch, n)
 
-    def _encode(self, role: str, output: str, observation: Arrays, n: int) -> Float32:
+    def _encode(self, role: str, output: str, observation: Arrays, n: int, context: Context) -> Float32:
         """(batch * n, ...): what the encoder gives, repeated for each candidate."""
         names = self.policy_specs.specs.observation
         inputs = self._bundle.normalisers.observations(
             self.policy_specs.specs, {k: observation[k] for k in names}
         )
+        if self.policy_specs.instruction_dim:
+            batch = len(next(iter(observation.values())))
+            inputs = {**inputs, INSTRUCTION: self._instruction.rows(context.instruction, batch)}
         encoded: Float32 = self._backends[role].run(
             {name: np.ascontiguousarray(value) for name, value in inputs.items()}
         )[output]

@@ -15,7 +15,12 @@ from robopolicy.core.plant import Plant
 from robopolicy.runtime.control.faults import FaultError
 from robopolicy.runtime.control.hold_up import HoldUp
 from robopolicy.runtime.control.monitors import Monitors
-from robopolicy.runtime.control.preconditions import check_client, check_plant, check_timing
+from robopolicy.runtime.control.preconditions import (
+    check_client,
+    check_instruction,
+    check_plant,
+    check_timing,
+)
 from robopolicy.runtime.control.run_log import RunLog, RunResult
 from robopolicy.runtime.control.stop_signals import StopSignals
 from robopolicy.runtime.control.ticker import Ticker
@@ -55,6 +60,7 @@ class ControlLoop:
         check_plant(plant, specs)
         check_timing(plant, specs, scheduler, safety)
         check_client(client, config.num_candidates)
+        check_instruction(specs, config.instruction)
         self._plant, self._client, self._scheduler, self._safety = plant, client, scheduler, safety
         self._config, self._monitors, self._deadman = config, monitors, deadman
         self._history = History(specs)

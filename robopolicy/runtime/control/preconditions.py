@@ -47,6 +47,12 @@ def check_client(client: InferenceClient, num_candidates: int) -> None:
         raise ConfigError(f"num_candidates must be 1..{most}, got {num_candidates}")
 
 
+def check_instruction(specs: PolicySpecs, instruction: str) -> None:
+    """Raise SpecError when a policy that follows instructions would get none: before anything moves."""
+    if specs.instruction_dim and not instruction.strip():
+        raise SpecError("this policy follows instructions and got none; say what to do: --instruction TEXT")
+
+
 def check_timing(plant: Plant, specs: PolicySpecs, scheduler: ChunkScheduler, safety: SafetyFilter) -> None:
     """Raise ConfigError unless scheduler and safety filter were made for this policy and this rate."""
     if not math.isclose(safety.control_rate, plant.control_rate, rel_tol=1e-6):
