@@ -14,7 +14,7 @@ import onnx
 from rich.console import Console
 
 from robopolicy.core.errors import RunExistsError
-from robopolicy.core.policy import Arrays
+from robopolicy.core.policy import Arrays, Context
 from robopolicy.core.provenance import git_revision, package_versions
 from robopolicy.datasets.store import EpisodeStore
 from robopolicy.export.choice import Choice, choose_form
@@ -23,6 +23,7 @@ from robopolicy.export.onnx import export_graphs, step_rows
 from robopolicy.export.options import ExportOptions, with_denoising_steps
 from robopolicy.export.parity import (
     Parity,
+    asked,
     compare,
     compare_values,
     random_observations,
@@ -90,18 +91,20 @@ def export_bundle(
         "policy": family,
         "denoising_steps": len(policy.module.steps),
         "producer": Producer(run.name, git_revision(), package_versions(), details),
+        "text_encoder": policy.text_encoder,
     }
     drafts = _drafts(policy, options, critic, common)
     exported = {form: _load(draft, options.threads) for form, draft in drafts.items()}
     parity = {form: _parity(policy, found, windows, options, seed) for form, found in exported.items()}
     choice = Choice(next(iter(drafts)))
     if len(drafts) > 1:
-        choice = choose_form(exported, windows["random"][0], options.candidates, clock=clock)
+        told = Context(asked(policy.policy_specs, 0))
+        choice = choose_form(exported, windows["random"][0], options.candidates, context=told, clock=clock)
     measured = _measured(parity, choice)
     chosen = exported[choice.form]
     if critic is not None:
         measured["parity.critic"] = compare_values(
-            TorchCritic(critic, policy.normalisers),
+            TorchCritic(critic, policy.normalisers, text_encoder=policy.text_encoder),
             chosen,
             [*windows["random"], *windows.get("recorded", ())],
             seed=seed,
@@ -118,9 +121,8 @@ def _drafts(
     policy: TorchPolicy, options: ExportOptions, critic: CriticModule | None, common: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Form to the arguments of ``compose``."""
-    iterates = type(policy.module).sample is PolicyModule.sample
     alone = "unrolled" if options.form == "auto" else options.form
-    forms = ("step", "unrolled") if options.form == "auto" and iterates else (alone,)
+    forms = ("step", "unrolled") if options.form == "auto" and policy.module.iterates else (alone,)
     scored = {} if critic is None else _critic_graphs(critic, options)
     drafts: dict[str, dict[str, Any]] = {}
     for form, graphs in _forms(policy.module, forms, options.opset).items():

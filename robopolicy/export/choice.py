@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from robopolicy.core.errors import ConfigError
-from robopolicy.core.policy import Arrays, Policy, draw_noise, keyed_rng
+from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Policy, draw_noise, keyed_rng
 
 #: The unrolled form must be this much faster to be chosen: every start of it takes far longer.
 MARGIN = 0.03
@@ -38,6 +38,7 @@ def choose_form(
     observation: Arrays,
     candidates: Sequence[int],
     *,
+    context: Context = NO_CONTEXT,
     clock: Callable[[], int] = time.perf_counter_ns,
     rounds: int = ROUNDS,
 ) -> Choice:
@@ -52,6 +53,7 @@ def choose_form(
         policies: form to the exported policy.
         observation: one window, each (observation_horizon, *shape).
         candidates: how many at once.
+        context: an instruction, for a policy that follows one.
         clock: monotonic [ns].
     Raises:
         ConfigError: no policies.
@@ -65,7 +67,7 @@ def choose_form(
         noise = draw_noise(next(iter(policies.values())).policy_specs, count, keyed_rng(0, count))[None]
         for _ in range(WARM_UP):
             for policy in policies.values():
-                policy.sample(batch, noise)
+                policy.sample(batch, noise, context)
         times: dict[str, list[int]] = {form: [] for form in policies}
         begin = clock()
         for done in range(rounds):
@@ -73,7 +75,7 @@ def choose_form(
                 break
             for form, policy in policies.items():
                 started = clock()
-                policy.sample(batch, noise)
+                policy.sample(batch, noise, context)
                 times[form].append(clock() - started)
         for form, taken in times.items():
             medians[form][count] = statistics.median(taken) / 1e6

@@ -5,18 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from robopolicy.core.language import INSTRUCTION
 from robopolicy.export.onnx import OPSET, to_onnx
 from robopolicy.models.critic_module import CriticModule
 from robopolicy.runtime.bundle.contract import CHUNK, CRITIC_CONDITIONING, VALUE
 
 
 class _Encoder(nn.Module):
-    """Positional inputs, in the specs' order."""
+    """Positional inputs, in the specs' order, the instruction last."""
 
     def __init__(self, critic: CriticModule) -> None:
         super().__init__()
         self.critic = critic
         self.names = list(critic.policy_specs.specs.observation)
+        if critic.policy_specs.instruction_dim:
+            self.names.append(INSTRUCTION)
 
     def forward(self, *arrays: Tensor) -> Tensor:
         return self.critic.encode(dict(zip(self.names, arrays)))
@@ -42,6 +45,8 @@ def export_critic(critic: CriticModule, *, opset: int = OPSET) -> dict[str, byte
         else torch.zeros((2, specs.horizons.observation, spec.num_features))
         for name, spec in specs.specs.observation.items()
     }
+    if specs.instruction_dim:
+        inputs[INSTRUCTION] = torch.zeros((2, specs.instruction_dim))
     with torch.inference_mode():
         conditioning = critic.encode(inputs).clone()
     encoder = to_onnx(

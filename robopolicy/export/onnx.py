@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robopolicy.core.errors import ConfigError, MissingDependencyError
+from robopolicy.core.language import INSTRUCTION
 from robopolicy.models.policy_module import PolicyModule, SamplingModule
 
 try:
@@ -33,12 +34,14 @@ _PREFIX = ("prefix", "prefix_weight")
 
 
 class EncoderGraph(nn.Module):
-    """Positional inputs, in the specs' order, to ``conditioning``, prepared."""
+    """Positional inputs, in the specs' order, the instruction last, to ``conditioning``, prepared."""
 
     def __init__(self, module: SamplingModule) -> None:
         super().__init__()
         self.module = module
         self.names = list(module.policy_specs.specs.observation)
+        if module.policy_specs.instruction_dim:
+            self.names.append(INSTRUCTION)
 
     def forward(self, *arrays: Tensor) -> Tensor:
         return self.module.prepare(self.module.encode(dict(zip(self.names, arrays))))
@@ -80,11 +83,11 @@ def export_graphs(module: PolicyModule, *, form: str = "unrolled", opset: int = 
     """
     if form not in FORMS:
         raise ConfigError(f"form {form!r} is not one of {FORMS}")
-    if form == "step" and not _iterates(module):
+    if form == "step" and not module.iterates:
         raise ConfigError(f"{type(module).__name__} samples in its own way; it has no step to export")
     exported = _exported(module.cpu().eval()).eval()
     encoder, conditioning = _export_encoder(exported, opset)
-    if not _iterates(exported):
+    if not exported.iterates:
         last = {"sampler": _export_sample(exported, conditioning, opset)}
     elif form == "step":
         last = {"step": _export_step(exported, conditioning, opset)}
@@ -100,12 +103,7 @@ def step_rows(module: PolicyModule) -> NDArray[np.float32]:
 
 
 def _exported(module: PolicyModule) -> SamplingModule:
-    return module.inference_form() if _iterates(module) else module
-
-
-def _iterates(module: SamplingModule) -> bool:
-    """Whether ``sample`` is the loop over ``denoise`` that every module inherits."""
-    return type(module).sample is SamplingModule.sample
+    return module.inference_form() if module.iterates else module
 
 
 def _export_encoder(module: SamplingModule, opset: int) -> tuple[onnx.ModelProto, Tensor]:
@@ -118,6 +116,8 @@ def _export_encoder(module: SamplingModule, opset: int) -> tuple[onnx.ModelProto
             inputs[name] = torch.zeros((2, window, *spec.shape), dtype=torch.uint8)
         else:
             inputs[name] = torch.zeros((2, window, spec.num_features))
+    if specs.instruction_dim:
+        inputs[INSTRUCTION] = torch.zeros((2, specs.instruction_dim))
     graph, arrays = EncoderGraph(module), tuple(inputs.values())
     model = to_onnx(graph, arrays, (tuple(_ROWS for _ in inputs),), list(inputs), "conditioning", opset)
     with torch.no_grad():

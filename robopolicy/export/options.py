@@ -69,10 +69,12 @@ def with_denoising_steps(policy: TorchPolicy, family: str, count: int) -> TorchP
     if count == 0 or len(policy.module.steps) == count:
         return policy
     config = getattr(policy.module, "config", None)
-    if config is None or not hasattr(config, "denoising_steps"):
+    if not hasattr(getattr(config, "schedule", None), "denoising_steps"):
         raise ConfigError(f"policies of the family {family!r} have no denoising_steps to change")
-    changed = dataclasses.replace(config, denoising_steps=count)
+    changed = dataclasses.replace(
+        config, schedule=dataclasses.replace(config.schedule, denoising_steps=count)
+    )
     module: PolicyModule = policies.family(family).build(changed, policy.policy_specs)
     with torch.no_grad():
         module.load_state_dict(policy.module.state_dict(), strict=True)
-    return TorchPolicy(module, policy.normalisers, policy.device, policy.digest)
+    return TorchPolicy(module, policy.normalisers, policy.device, policy.digest, policy.text_encoder)

@@ -18,6 +18,8 @@ from robopolicy.runtime.bundle.manifest import PRECISIONS
 _WEIGHTED = {"Conv": (1, 0), "ConvTranspose": (1, 1), "Gemm": (1, 1), "MatMul": (1, -1)}
 #: Smaller weights save nothing worth a rounding error.
 _LEAST_ELEMENTS = 256
+#: What may lie between a bank of weights and the product with the one that is picked.
+_RESHAPED = {"Gather", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _INT8 = 127
 
 
@@ -63,7 +65,8 @@ def to_int8_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Constant weights of matrix products and convolutions as int8, symmetric, one scale per output channel.
 
     One DequantizeLinear per weight gives back float32, however often an unrolled loop uses it; standard
-    operators, which every engine has.
+    operators, which every engine has. Of a bank of experts' weights, out of which a step picks, int8 is
+    picked and then given back; the experts share the scales of their last axis.
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -73,6 +76,9 @@ def to_int8_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             if name in constants:
                 axis = _channel_axis(node, index, len(constants[name].dims))
                 axes[name] = axis if axes.get(name, axis) == axis else None  # used in two ways
+    for name in axes:
+        if _is_bank(graph, name, ndim := len(constants[name].dims)):
+            axes[name] = ndim - 1
     for name, axis in axes.items():
         tensor = constants[name]
         if (
@@ -85,11 +91,45 @@ def to_int8_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         graph.initializer.remove(tensor)
         graph.initializer.append(numpy_helper.from_array(quantised, f"{name}_int8"))
         graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
-        inputs = [f"{name}_int8", f"{name}_scale"]
-        node = helper.make_node("DequantizeLinear", inputs, [name], f"{name}_dequantise", axis=axis)
-        graph.node.insert(0, node)
+        picks = [node for node in graph.node if name in node.input and node.op_type == "Gather"]
+        if not picks:
+            graph.node.insert(0, _dequantise(name, name, axis))
+        for pick in picks:  # after it, so that no other expert is given back
+            picked = pick.output[0]
+            pick.input[0], pick.output[0] = f"{name}_int8", f"{picked}_int8"
+            at = list(graph.node).index(pick)
+            graph.node.insert(at + 1, _dequantise(name, picked, -1))
     onnx.checker.check_model(model)
     return model
+
+
+def _dequantise(weight: str, value: str, axis: int) -> onnx.NodeProto:
+    """From ``value``_int8 to ``value``, with the scales of a weight."""
+    inputs = [f"{value}_int8", f"{weight}_scale"]
+    return helper.make_node("DequantizeLinear", inputs, [value], f"{value}_dequantise", axis=axis)
+
+
+def _is_bank(graph: onnx.GraphProto, name: str, ndim: int) -> bool:
+    """Whether this constant is stacked matrices, of which nodes pick along another axis than the last, and
+    multiply by nothing but what they picked."""
+    uses = [node for node in graph.node if name in node.input]
+    picked = all(
+        node.op_type == "Gather" and node.input[0] == name and _gather_axis(node) % ndim != ndim - 1
+        for node in uses
+    )
+    reached = [output for node in uses for output in node.output]
+    while picked and reached:
+        value = reached.pop()
+        for node in graph.node:
+            if value in node.input and node.op_type in _RESHAPED and node.input[0] == value:
+                reached.extend(node.output)
+            elif value in node.input and node.op_type not in ("MatMul", "Gemm"):
+                return False
+    return ndim > 2 and picked
+
+
+def _gather_axis(node: onnx.NodeProto) -> int:
+    return next((a.i for a in node.attribute if a.name == "axis"), 0)
 
 
 def quantise(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from robopolicy.core.errors import NonFiniteValueError
+from robopolicy.core.language import INSTRUCTION, InstructionInput, TextEncoder
 from robopolicy.core.normalise import Normalisers
-from robopolicy.core.policy import Arrays, Float32
+from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Float32
 from robopolicy.core.specs import PolicySpecs
 
 
@@ -38,17 +39,30 @@ class CriticModule(nn.Module, ABC):
 
 
 class TorchCritic:
-    """A critic on arrays in physical units, as ``runtime.policy.BundlePolicy.values``."""
+    """A critic on arrays in physical units, as ``runtime.policy.BundlePolicy.values``.
 
-    def __init__(self, module: CriticModule, normalisers: Normalisers, device: str = "cpu") -> None:
+    Args:
+        text_encoder: the policy's, where it follows instructions.
+    """
+
+    def __init__(
+        self,
+        module: CriticModule,
+        normalisers: Normalisers,
+        device: str = "cpu",
+        text_encoder: TextEncoder | None = None,
+    ) -> None:
         self.module = module.to(device).eval()
         self.normalisers, self.device = normalisers, device
+        self._instruction = InstructionInput(module.policy_specs.instruction_dim, text_encoder)
 
     @torch.inference_mode()
-    def values(self, observation: Arrays, candidates: Float32) -> Float32:
+    def values(self, observation: Arrays, candidates: Float32, context: Context = NO_CONTEXT) -> Float32:
         """(batch, n) for candidates (batch, n, prediction_horizon, action_dim)."""
         batch, n = candidates.shape[:2]
         inputs = self.normalisers.observations(self.module.policy_specs.specs, observation)
+        if self.module.policy_specs.instruction_dim:
+            inputs = {**inputs, INSTRUCTION: self._instruction.rows(context.instruction, batch)}
         tensors = {name: torch.from_numpy(value).to(self.device) for name, value in inputs.items()}
         conditioning = self.module.encode(tensors).repeat_interleave(n, dim=0)
         chunk = torch.from_numpy(self.normalisers.action.forward(candidates)).to(self.device).flatten(0, 1)

@@ -1,40 +1,51 @@
 """Deterministic DDIM (Song et al. 2021) as one table of coefficients, so that every step is the same graph.
 
-diffusers owns the schedule; a test holds this form against ``DDIMScheduler.step`` to rounding.
+diffusers is the reference: tests hold this form against ``DDIMScheduler.step`` and, for flow matching,
+``FlowMatchEulerDiscreteScheduler.step`` to rounding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 
-def ddim_steps(schedule: DDIMScheduler, denoising_steps: int) -> Tensor:
+def ddim_rows(
+    levels: Sequence[int],
+    signal: Sequence[float],
+    noise: Sequence[float],
+    prediction: str,
+    kind: str = "squared_cosine",
+) -> Tensor:
     """(denoising_steps, 8) rows of: level, a, b, c, d, e, f, g as ``ddim_update`` uses them.
 
-    With s = sqrt(alpha_bar), n = sqrt(1 - alpha_bar) at a level, the clean chunk is a*x + b*out and
-    the noise c*x + d*out, whatever the network predicts; the next chunk is e*clean + f*noise. Moving the
-    clean chunk by delta moves the noise that x implies by -s/n delta, hence the next chunk by -g delta,
-    g = f s/n, on top.
+    With s = signal and n = noise at a level, the clean chunk is a*x + b*out and the noise c*x + d*out,
+    whatever the network predicts; the next chunk is e*clean + f*noise, signal and noise being those of the
+    next level, and 1 and 0 after the last. For kind "flow" that is the Euler step along the velocity.
+    Moving the clean chunk by delta moves the noise that x implies by -s/n delta, hence the next chunk by
+    -g delta, g = f s/n, on top.
+
+    Args:
+        levels: of each iteration, the noisiest first; indices of ``signal`` and ``noise``.
+        prediction, kind: see ``noise_schedule.ScheduleConfig``.
     """
-    schedule.set_timesteps(denoising_steps)
-    stride = schedule.config["num_train_timesteps"] // denoising_steps
     rows = []
-    for level in schedule.timesteps.tolist():
-        alpha = float(schedule.alphas_cumprod[level])
-        before = level - stride
-        final = float(schedule.final_alpha_cumprod)
-        alpha_next = float(schedule.alphas_cumprod[before]) if before >= 0 else final
-        s, n = alpha**0.5, (1 - alpha) ** 0.5
-        to_clean_and_noise = {
-            "sample": (0.0, 1.0, 1 / n, -s / n),
-            "epsilon": (1 / s, -n / s, 0.0, 1.0),
-            "v_prediction": (s, -n, n, s),
-        }[schedule.config["prediction_type"]]
-        e, f = alpha_next**0.5, (1 - alpha_next) ** 0.5
-        rows.append([level, *to_clean_and_noise, e, f, f * s / n])
+    for level, following in zip(levels, [*levels[1:], None]):
+        s, n = signal[level], noise[level]
+        e, f = (1.0, 0.0) if following is None else (signal[following], noise[following])
+        rows.append([level, *to_clean_and_noise(s, n, prediction, kind), e, f, f * s / n])
     return torch.tensor(rows)
+
+
+def to_clean_and_noise(s: float, n: float, prediction: str, kind: str) -> tuple[float, float, float, float]:
+    """a, b, c, d of ``ddim_rows`` at signal s and noise n."""
+    if prediction == "sample":
+        return 0.0, 1.0, 1 / n, -s / n
+    if prediction == "epsilon":
+        return 1 / s, -n / s, 0.0, 1.0
+    return (1.0, -n, 1.0, s) if kind == "flow" else (s, -n, n, s)
 
 
 def ddim_update(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robopolicy.core.errors import NonFiniteValueError
+from robopolicy.core.language import INSTRUCTION, InstructionInput, TextEncoder
 from robopolicy.core.normalise import Normalisers
 from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Float32, Prefix, check_inputs
 from robopolicy.core.specs import PolicySpecs
@@ -23,13 +24,19 @@ class SamplingModule(nn.Module, ABC):
     policy_specs: PolicySpecs
     steps: Tensor
 
+    @property
+    def iterates(self) -> bool:
+        """Whether ``sample`` is the inherited loop over ``denoise``: one step of it can be exported."""
+        return type(self).sample is SamplingModule.sample
+
     @abstractmethod
     def encode(self, observation: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Observation windows to conditioning, (batch, ...): a vector or tokens.
 
         Args:
             observation: states (batch, observation_horizon, features) normalised; images
-                (batch, observation_horizon, height, width, 3) uint8.
+                (batch, observation_horizon, height, width, 3) uint8; "instruction" (batch, instruction_dim)
+                where the specs have one.
             generator: source of augmentation; None means none, as at inference.
         """
 
@@ -81,18 +88,40 @@ class PolicyModule(SamplingModule):
     def loss(self, conditioning: Tensor, action: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """Scalar training loss on normalised chunks (batch, prediction_horizon, action_dim)."""
 
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Change what no gradient changes (a selection bias), once after each step of the optimiser.
+
+        ``loss`` itself must change neither weights nor buffers: its step may still be refused.
+        """
+
+    def metrics(self) -> dict[str, float]:
+        """What the last ``loss`` is worth logging besides its value: expert usage, parts of the loss."""
+        return {}
+
     def inference_form(self) -> SamplingModule:
         """The same function of the same inputs, laid out for inference engines; what is exported."""
         return self
 
 
 class TorchPolicy:
-    """A trained module as a ``robopolicy.core.policy.Policy``: physical units in and out."""
+    """A trained module as a ``robopolicy.core.policy.Policy``: physical units in and out.
+
+    Args:
+        text_encoder: of a policy that follows instructions.
+    """
 
     def __init__(
-        self, module: PolicyModule, normalisers: Normalisers, device: str = "cpu", digest: str = ""
+        self,
+        module: PolicyModule,
+        normalisers: Normalisers,
+        device: str = "cpu",
+        digest: str = "",
+        text_encoder: TextEncoder | None = None,
     ) -> None:
         self.digest = digest
+        self.text_encoder = text_encoder
+        self._instruction = InstructionInput(module.policy_specs.instruction_dim, text_encoder)
         self.module = module.to(device).eval()
         self.normalisers = normalisers
         self.device = device
@@ -102,19 +131,19 @@ class TorchPolicy:
         return self.module.policy_specs
 
     @torch.inference_mode()
-    def features(self, observation: Arrays) -> Float32:
-        """(batch, features): how the policy sees observation windows; see ``evaluation.ood``."""
-        inputs = self.normalisers.observations(self.policy_specs.specs, observation)
-        tensors = {name: torch.from_numpy(value).to(self.device) for name, value in inputs.items()}
-        result: Float32 = self.module.encode(tensors).float().cpu().numpy()
+    def features(self, observation: Arrays, context: Context = NO_CONTEXT) -> Float32:
+        """(batch, features): how the policy sees observation windows, tokens one after the other; see
+        ``evaluation.ood``."""
+        batch = len(next(iter(observation.values())))
+        conditioning = self.module.encode(self._inputs(observation, context, batch))
+        result: Float32 = conditioning.flatten(1).float().cpu().numpy()
         return result
 
     @torch.inference_mode()
     def sample(self, observation: Arrays, noise: Float32, context: Context = NO_CONTEXT) -> Float32:
         """See ``core.policy.Policy.sample``."""
         batch, n = check_inputs(self.policy_specs, observation, noise)
-        inputs = self.normalisers.observations(self.policy_specs.specs, observation)
-        tensors = {name: torch.from_numpy(value).to(self.device) for name, value in inputs.items()}
+        tensors = self._inputs(observation, context, batch)
         conditioning = self.module.prepare(self.module.encode(tensors)).repeat_interleave(n, dim=0)
         rows = torch.from_numpy(noise).to(self.device).flatten(0, 1)
         bound = self._bound(context.prefix, batch, n)
@@ -122,6 +151,13 @@ class TorchPolicy:
         if not torch.isfinite(torch.from_numpy(chunk)).all():
             raise NonFiniteValueError("the policy's action chunk has non-finite values")
         return self.normalisers.action.inverse(chunk).reshape(batch, n, *self.policy_specs.chunk_shape)
+
+    def _inputs(self, observation: Arrays, context: Context, batch: int) -> dict[str, Tensor]:
+        """Normalised observations, and the embedded instruction where the policy takes one."""
+        inputs = self.normalisers.observations(self.policy_specs.specs, observation)
+        if self.policy_specs.instruction_dim:
+            inputs = {**inputs, INSTRUCTION: self._instruction.rows(context.instruction, batch)}
+        return {name: torch.from_numpy(value).to(self.device) for name, value in inputs.items()}
 
     def _bound(self, prefix: Prefix | None, batch: int, n: int) -> tuple[Tensor, ...]:
         """A prefix as two tensors of normalised rows, or nothing where there is none to heed."""

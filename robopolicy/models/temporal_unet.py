@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import linear
 
+from robopolicy.models.convolution import Convolution, TransposedConvolution
+
 
 class NoiseLevelEmbedding(nn.Module):
     """Sinusoidal features of the denoising step, then a small MLP: (rows,) -> (rows, dim)."""
@@ -33,7 +35,7 @@ class ConvBlock(nn.Sequential):
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, groups: int) -> None:
         super().__init__(
-            nn.Conv1d(channels_in, channels_out, kernel, padding=kernel // 2),
+            Convolution(channels_in, channels_out, kernel, padding=kernel // 2),
             nn.GroupNorm(groups, channels_out),
             nn.Mish(),
         )
@@ -50,7 +52,9 @@ class FilmResidualBlock(nn.Module):
         self.second = ConvBlock(channels_out, channels_out, kernel, groups)
         # applied by TemporalUNet, to the observation's and the noise level's shares apart
         self.film = nn.Sequential(nn.Mish(), nn.Linear(conditioning, 2 * channels_out))
-        self.skip = nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.skip = (
+            Convolution(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        )
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """(rows, channels_in, time) and (rows, channels_out) each -> (rows, channels_out, time)."""
@@ -87,15 +91,15 @@ class TemporalUNet(nn.Module):
 
         self.down = nn.ModuleList()
         for i, (a, b) in enumerate(zip((action_dim, *channels), channels)):
-            halve = nn.Conv1d(b, b, 3, stride=2, padding=1) if i < len(channels) - 1 else nn.Identity()
+            halve = Convolution(b, b, 3, stride=2, padding=1) if i < len(channels) - 1 else nn.Identity()
             self.down.append(nn.ModuleList([block(a, b), block(b, b), halve]))
         self.middle = nn.ModuleList([block(channels[-1], channels[-1]) for _ in range(2)])
         self.up = nn.ModuleList()
         for a, b in reversed(list(pairwise(channels))):
-            double = nn.ConvTranspose1d(a, a, 4, stride=2, padding=1)
+            double = TransposedConvolution(a, a, 4, stride=2, padding=1)
             self.up.append(nn.ModuleList([block(2 * b, a), block(a, a), double]))
         self.head = nn.Sequential(
-            ConvBlock(channels[0], channels[0], kernel, groups), nn.Conv1d(channels[0], action_dim, 1)
+            ConvBlock(channels[0], channels[0], kernel, groups), Convolution(channels[0], action_dim, 1)
         )
 
     @property

@@ -11,6 +11,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robopolicy.models.augmentation import ImageChange, crop
+
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with group norm and a projected skip."""
@@ -79,15 +81,21 @@ class VisionEncoder(nn.Module):
         )
         self.pool = SpatialSoftmax(channels[-1], keypoints)
 
-    def forward(self, images: Tensor, offset: Tensor | None = None) -> Tensor:
-        """``offset``: (2,) crop position in 0..1, one for all rows; None crops the centre."""
+    def forward(self, images: Tensor, change: ImageChange | None = None) -> Tensor:
+        """``change``: what training does to each row; None crops the centre."""
         height, width = (round(side * self.crop) for side in images.shape[1:3])
         room_y, room_x = images.shape[1] - height, images.shape[2] - width
-        top, left = room_y // 2, room_x // 2
-        if offset is not None:
-            top, left = int(offset[0] * (room_y + 1)), int(offset[1] * (room_x + 1))
-        cropped = images[:, top : top + height, left : left + width]
+        top: int | Tensor = room_y // 2
+        left: int | Tensor = room_x // 2
+        if change is None:
+            cropped = images[:, top : top + height, left : left + width]
+        else:
+            top = (change.offset[:, :1] * (room_y + 1)).long()
+            left = (change.offset[:, 1:] * (room_x + 1)).long()
+            cropped = crop(images, top[:, 0], left[:, 0], height, width)
         x = rearrange(cropped, "rows h w c -> rows c h w").float() / 127.5 - 1
+        if change is not None:
+            x = change.recolour(x)
         keypoints = self.pool(self.stages(self.stem(x)))
         across, down = keypoints.chunk(2, dim=-1)
         across = _in_whole_image(across, left, width, images.shape[2])
@@ -95,7 +103,7 @@ class VisionEncoder(nn.Module):
         return torch.cat([across, down], dim=-1)
 
 
-def _in_whole_image(place: Tensor, start: int, size: int, whole: int) -> Tensor:
+def _in_whole_image(place: Tensor, start: int | Tensor, size: int, whole: int) -> Tensor:
     """Coordinates -1..1 within a crop as coordinates -1..1 within the image it was cut from.
 
     Otherwise a random crop would move every keypoint by an amount that the network cannot know.

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-from robopolicy.models.ddim import ddim_steps, ddim_update
+from robopolicy.models.ddim import ddim_update
+from robopolicy.models.noise_schedule import NoiseSchedule, ScheduleConfig
+
+OUR_NAME = {"v_prediction": "velocity"}
+
+
+def ddim_steps(schedule: DDIMScheduler, count: int) -> torch.Tensor:
+    """Our table for a schedule of diffusers."""
+    prediction = schedule.config["prediction_type"]
+    training = schedule.config["num_train_timesteps"]
+    config = ScheduleConfig("squared_cosine", OUR_NAME.get(prediction, prediction), "ddim", training, count)
+    return NoiseSchedule(config).rows()
 
 
 @pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
 @pytest.mark.parametrize(
-    ("training", "inference"), [(100, 1), (100, 5), (100, 7), (100, 10), (100, 100), (50, 16)]
+    ("training", "inference"), [(100, 1), (100, 4), (100, 5), (100, 10), (100, 100), (50, 25)]
 )
 def test_every_step_is_diffusers_step(prediction, training, inference):
     schedule = DDIMScheduler(
@@ -24,12 +35,13 @@ def test_every_step_is_diffusers_step(prediction, training, inference):
     table = ddim_steps(schedule, inference)
     schedule.set_timesteps(inference)
     assert table.shape == (inference, 8)
+    if inference >= 10:  # with fewer it begins too late, but steps as far
+        assert table[:, 0].tolist() == schedule.timesteps.tolist()
     generator = torch.Generator().manual_seed(0)
     chunk = torch.randn(3, 16, 2, generator=generator)
-    for level, row in zip(schedule.timesteps, table):
-        assert row[0] == level
+    for row in table:
         predicted = torch.randn(chunk.shape, generator=generator)
-        expected = schedule.step(predicted, int(level), chunk, eta=0.0).prev_sample
+        expected = schedule.step(predicted, int(row[0]), chunk, eta=0.0).prev_sample
         found = ddim_update(chunk, predicted, row)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         chunk = expected
@@ -85,4 +97,40 @@ def test_no_weight_is_no_guidance():
     for row in ddim_steps(schedule, 5):
         torch.testing.assert_close(
             ddim_update(chunk, out, row, prefix, torch.zeros(2, 8)), ddim_update(chunk, out, row)
+        )
+
+
+@pytest.mark.parametrize("count", [1, 4, 10])
+def test_flow_matching_is_diffusers_euler_step(count):
+    ours = NoiseSchedule(ScheduleConfig("flow", "velocity", training_steps=100, denoising_steps=count))
+    schedule = FlowMatchEulerDiscreteScheduler(num_train_timesteps=100)
+    rows = ours.rows()
+    sigmas = [float(ours.noise[int(row[0])]) for row in rows]
+    schedule.set_timesteps(sigmas=sigmas)
+    generator = torch.Generator().manual_seed(0)
+    clean, chunk = (torch.randn(3, 16, 2, generator=generator).clamp(-1, 1) for _ in range(2))
+    assert sigmas[0] == 1.0  # it begins with pure noise
+    for row, time in zip(rows, schedule.timesteps):
+        velocity = (chunk - clean) / ours.noise[int(row[0])]  # the way to a chunk within range
+        expected = schedule.step(velocity, time, chunk).prev_sample
+        chunk = ddim_update(chunk, velocity, row)
+        torch.testing.assert_close(chunk, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(chunk, clean)
+
+
+@pytest.mark.parametrize(
+    ("kind", "prediction"),
+    [("flow", "velocity"), ("flow", "sample"), ("squared_cosine", "epsilon"), ("squared_cosine", "velocity")],
+)
+def test_the_target_is_what_leads_back_to_the_clean_chunk(kind, prediction):
+    schedule = NoiseSchedule(ScheduleConfig(kind, prediction, training_steps=50, denoising_steps=5))
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.rand(1, 8, 3, generator=generator) * 2 - 1
+    noise = torch.randn(1, 8, 3, generator=generator)
+    for row in schedule.rows():
+        level = row[:1].long()
+        out = schedule.target(clean, noise, level)
+        noisy = schedule.corrupt(clean, noise, level)
+        torch.testing.assert_close(
+            ddim_update(noisy, out, row), row[5] * clean + row[6] * noise, atol=1e-4, rtol=1e-4
         )

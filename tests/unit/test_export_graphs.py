@@ -15,11 +15,14 @@ from synthetic import make_policy_specs
 from robopolicy.core.errors import ConfigError
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.export.onnx import export_graphs, step_rows
+from robopolicy.models.noise_schedule import ScheduleConfig
 from robopolicy.models.policy_module import PolicyModule
 from robopolicy.policies.diffusion_unet import Config, DiffusionUNet, build
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-TINY = Config(channels=(16, 32), step_embedding=8, training_steps=20, denoising_steps=3)
+TINY = Config(
+    channels=(16, 32), step_embedding=8, schedule=ScheduleConfig(training_steps=20, denoising_steps=3)
+)
 LOWEST_OPSET = 18
 #: Slow or missing in some engine, and not needed.
 AVOIDED = {"Conv", "ConvTranspose", "Softplus", "Mish", "If", "Loop"}
@@ -154,6 +157,8 @@ def test_a_family_without_a_form_of_its_own_is_exported_as_it_is():
 
 class OneShot(Plain):
     """A policy that does not iterate."""
+
+    iterates = False
 
     def sample(self, conditioning, noise, prefix=None, prefix_weight=None):
         return noise + conditioning.mean((1, 2))[:, None, None]

@@ -102,3 +102,39 @@ def test_a_graph_without_weights_stays_as_it_is() -> None:
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(ConfigError, match="'fp8'"):
         with_precision({}, "fp8")
+
+
+def test_int8_is_picked_out_of_a_bank_of_experts() -> None:
+    """Matrices that a step picks, one by one or several side by side; a table of biases stays as it is."""
+    rng = np.random.default_rng(0)
+    banks = {
+        "one": rng.normal(size=(3, 16, 24)),
+        "some": rng.normal(size=(24, 4, 12)),
+        "bias": rng.normal(size=(3, 16, 16)),
+    }
+    constants = [numpy_helper.from_array(bank.astype(np.float32), name) for name, bank in banks.items()]
+    indices = (("first", np.array([2])), ("zero", np.array(0)), ("two", np.array([3, 1])))
+    constants += [numpy_helper.from_array(value, name) for name, value in indices]
+    constants.append(numpy_helper.from_array(np.array([24, 24]), "wide"))
+    nodes = [
+        helper.make_node("Gather", ["bias", "zero"], ["shift"]),
+        helper.make_node("Add", ["x", "shift"], ["moved"]),
+        helper.make_node("Gather", ["one", "first"], ["row"]),
+        helper.make_node("Gather", ["row", "zero"], ["matrix"]),
+        helper.make_node("MatMul", ["moved", "matrix"], ["a"]),
+        helper.make_node("Gather", ["some", "two"], ["both"], axis=1),
+        helper.make_node("Reshape", ["both", "wide"], ["side_by_side"]),
+        helper.make_node("MatMul", ["a", "side_by_side"], ["y"]),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [16, 16])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [16, 24])]
+    made = helper.make_graph(nodes, "banks", inputs, outputs, constants)
+    opset = [helper.make_opsetid("", 20)]
+    data = helper.make_model(made, opset_imports=opset, ir_version=9).SerializeToString()
+    graphs, _ = with_precision({"step": data}, "int8")
+    stored = {t.name: t.data_type for t in onnx.load_model_from_string(graphs["step"]).graph.initializer}
+    assert not {"one", "some"} & set(stored) and stored["bias"] == TensorProto.FLOAT
+    assert stored["one_int8"] == stored["some_int8"] == TensorProto.INT8
+    x = rng.normal(size=(16, 16)).astype(np.float32)
+    expected, found = run(data, x), run(graphs["step"], x)
+    assert 1e-7 < np.abs(found - expected).max() / np.abs(expected).max() < 2e-2

@@ -9,6 +9,8 @@ from synthetic import make_policy_specs
 from robopolicy.core.errors import ConfigError
 from robopolicy.core.horizons import Horizons
 from robopolicy.core.specs import PolicySpecs
+from robopolicy.models.augmentation import AugmentationConfig
+from robopolicy.models.observation_encoder import ObservationConfig
 from robopolicy.models.temporal_unet import NoiseLevelEmbedding, TemporalUNet
 from robopolicy.policies.diffusion_unet import Config, build
 
@@ -88,21 +90,19 @@ def test_a_horizon_that_cannot_be_halved_is_refused_with_the_multiple(horizon):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("config", "options", "message"),
     [
-        ({"prediction": "noise"}, r"'noise' is not one of \['epsilon', 'sample', 'velocity'\]"),
-        ({"denoising_steps": 0}, r"denoising_steps 0 not in 1\.\.100"),
-        ({"denoising_steps": 101}, r"denoising_steps 101 not in 1\.\.100"),
-        ({"crop": 0.0}, "crop"),
-        ({"crop": 1.5}, "crop"),
-        ({"channels": ()}, "channels"),
-        ({"channels": (12, 24)}, "channels.*multiples of 8"),
-        ({"vision_channels": (4,)}, "vision_channels.*multiples of 8"),
-        ({"step_embedding": 2}, "step_embedding"),
-        ({"step_embedding": 17}, "step_embedding"),
-        ({"keypoints": 0}, "keypoints"),
+        (Config, {"channels": ()}, "channels"),
+        (Config, {"channels": (12, 24)}, "channels.*multiples of 8"),
+        (Config, {"step_embedding": 2}, "step_embedding"),
+        (Config, {"step_embedding": 17}, "step_embedding"),
+        (ObservationConfig, {"crop": 0.0}, "crop"),
+        (ObservationConfig, {"crop": 1.5}, "crop"),
+        (ObservationConfig, {"vision_channels": (4,)}, "vision_channels.*multiples of 8"),
+        (ObservationConfig, {"keypoints": 0}, "keypoints"),
+        (AugmentationConfig, {"state_noise": -0.1}, "state_noise"),
     ],
 )
-def test_an_impossible_config_is_refused_by_field(options, message):
+def test_an_impossible_config_is_refused_by_field(config, options, message):
     with pytest.raises(ConfigError, match=message):
-        Config(**options)
+        config(**options)

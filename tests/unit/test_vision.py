@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from robopolicy.models.augmentation import ImageChange
 from robopolicy.models.vision import SpatialSoftmax, VisionEncoder
 
 
@@ -16,6 +17,10 @@ def make(crop=0.75, seed=0) -> VisionEncoder:
 def pictures(rows=3, height=32, width=40) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (rows, height, width, 3), dtype=torch.uint8, generator=generator)
+
+
+def change(offset: tuple[float, float], rows: int = 3) -> ImageChange:
+    return ImageChange(torch.tensor(offset).expand(rows, 2))
 
 
 def test_bytes_in_features_out():
@@ -54,7 +59,7 @@ def test_an_offset_moves_the_crop_but_keypoints_stay_in_the_whole_picture(offset
     across, down = within.chunk(2, dim=-1)
     pixel_x, pixel_y = left + (across + 1) / 2 * 29, top + (down + 1) / 2 * 23
     expected = torch.cat([2 * pixel_x / 39 - 1, 2 * pixel_y / 31 - 1], dim=-1)
-    torch.testing.assert_close(encoder(images, torch.tensor(offset)), expected)
+    torch.testing.assert_close(encoder(images, change(offset)), expected)
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 10), (4, 5), (8, 2), (8, 10)])
@@ -72,7 +77,7 @@ def test_spatial_softmax_finds_a_bright_dot(row, column):
 
 def test_every_weight_learns():
     encoder = make().train()
-    encoder(pictures(), torch.tensor([0.3, 0.7])).square().sum().backward()
+    encoder(pictures(), change((0.3, 0.7))).square().sum().backward()
     # a bias before a softmax over all pixels shifts every logit alike: it cannot matter
     moved = {name: float(weight.grad.abs().max()) for name, weight in encoder.named_parameters()}
     assert moved.pop("pool.to_keypoints.bias") < 1e-6

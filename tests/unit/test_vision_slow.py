@@ -16,6 +16,8 @@ from robopolicy.datasets.store import EpisodeStore
 from robopolicy.evaluation.rollout import evaluate
 from robopolicy.export.bundle import export_bundle
 from robopolicy.export.parity import TOLERANCE
+from robopolicy.models.noise_schedule import ScheduleConfig
+from robopolicy.models.observation_encoder import ObservationConfig
 from robopolicy.policies._saved import load_policy
 from robopolicy.policies.diffusion_unet import Config
 from robopolicy.runtime import BundlePolicy, load_bundle
@@ -56,8 +58,9 @@ def test_a_policy_learns_from_cameras_and_leaves_as_a_bundle(tmp_path):
     assert first.std() > 5 and (first[0] != first[-1]).any()  # a picture, and it moves
 
     model = Config(
-        channels=(16, 32), step_embedding=16, denoising_steps=5, vision_channels=(8, 16), keypoints=8
-    )
+        channels=(16, 32), step_embedding=16, schedule=ScheduleConfig(denoising_steps=5),
+        observation=ObservationConfig(vision_channels=(8, 16), keypoints=8),
+    )  # fmt: skip
     config = TrainConfig(
         steps=250, batch_size=16, warmup_steps=10, learning_rate=2e-3, keys=KEYS, horizons=Horizons(2, 8, 4),
         threads=1, device="cpu",
