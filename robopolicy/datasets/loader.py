@@ -12,44 +12,53 @@ import torch
 from torch import Tensor
 
 from robopolicy.core.errors import ConfigError
-from robopolicy.datasets.windows import Batch, Windows
+from robopolicy.datasets.windows import WHOLE, Batch, Share, WindowSource
 
 
 @dataclass(frozen=True)
 class TensorBatch:
-    """As ``Batch``, in tensors: pinned when a GPU will take them."""
+    """As ``Batch``, in tensors: pinned when a GPU will take them.
+
+    ``observation`` is what the training transform makes of it, an embedded "instruction" (batch,
+    instruction_dim) included; ``instruction`` stays the (batch,) rows of the windows' texts.
+    """
 
     observation: dict[str, Tensor]
     action: Tensor
     mask: Tensor
+    instruction: Tensor
 
     def to(self, device: str | torch.device) -> TensorBatch:
         """On the device; from pinned memory the copy runs beside the computation."""
         move: dict[str, Any] = {"device": device, "non_blocking": self.action.is_pinned()}
         observation = {key: value.to(**move) for key, value in self.observation.items()}
-        return TensorBatch(observation, self.action.to(**move), self.mask.to(**move))
+        rest = (tensor.to(**move) for tensor in (self.action, self.mask, self.instruction))
+        return TensorBatch(observation, *rest)
 
 
 class Loader:
     """Shuffled batches without end; batch ``step`` is a pure function of (seed, step).
 
     Args:
+        windows: of one store or of several.
         transform: applied to each batch in the loader's thread, normalising for example.
         pin: page-locked tensors, for fast copies to a GPU; None pins when there is one.
         prefetch: batches prepared ahead in a thread of their own; 0 prepares each when it is asked for.
+        share: rows of every batch that are wanted, for processes that share the batches between them.
     Raises:
         ConfigError: fewer windows than one batch, a size out of range, or ``pin`` without CUDA.
     """
 
     def __init__(
         self,
-        windows: Windows,
+        windows: WindowSource,
         batch_size: int,
         *,
         seed: int = 0,
         transform: Callable[[Batch], Batch] | None = None,
         pin: bool | None = None,
         prefetch: int = 2,
+        share: Share = WHOLE,
     ) -> None:
         if len(windows) < batch_size:
             raise ConfigError(f"{len(windows)} windows are fewer than one batch of {batch_size}")
@@ -58,7 +67,7 @@ class Loader:
         if pin and not torch.cuda.is_available():
             raise ConfigError("pin=True needs a CUDA device, and there is none; leave it at None")
         self.windows, self.batch_size, self.seed = windows, batch_size, seed
-        self._transform, self._prefetch = transform, prefetch
+        self._transform, self._prefetch, self._share = transform, prefetch, share
         self._pin = torch.cuda.is_available() if pin is None else pin
 
     def batches(self, start: int = 0) -> Generator[TensorBatch, None, None]:
@@ -76,12 +85,16 @@ class Loader:
             epoch, skip = epoch + 1, 0
 
     def _epoch(self, epoch: int, skip: int) -> Generator[TensorBatch, None, None]:
-        for batch in self.windows.epoch(self.batch_size, seed=self.seed, epoch=epoch, skip=skip):
+        windows = self.windows.epoch(
+            self.batch_size, seed=self.seed, epoch=epoch, skip=skip, share=self._share
+        )
+        for batch in windows:
             ready = batch if self._transform is None else self._transform(batch)
             yield TensorBatch(
                 {key: self._tensor(value) for key, value in ready.observation.items()},
                 self._tensor(ready.action),
                 self._tensor(ready.mask),
+                self._tensor(ready.instruction),
             )
 
     def _tensor(self, value: Any) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,13 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robopolicy.core.errors import SpecError, StoreError
+from robopolicy.core.errors import ConfigError, SpecError, StoreError
+from robopolicy.core.goals import select, sources
 from robopolicy.core.horizons import Horizons
 from robopolicy.core.policy import keyed_rng
 from robopolicy.core.specs import DELTAS, ActionSpec, Specs
 from robopolicy.datasets import columns
 from robopolicy.datasets.episode import Episode
+from robopolicy.datasets.goals import GoalConfig, constant, steps_of_goals
 from robopolicy.datasets.store import EpisodeStore
+
+WHOLE = slice(None)
+ORDER, _AHEAD = 0, 1  # last part of the keys of an epoch's random numbers, to tell what they are for
+Share = slice | NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -25,33 +32,114 @@ class Batch:
     """Windows around ``batch`` instants.
 
     Args:
-        observation: name to (batch, observation_horizon, *shape).
+        observation: name to (batch, observation_horizon, *shape); goals are the same at every instant.
         action: (batch, prediction_horizon, action_dim); step 0 belongs to the oldest observation.
         mask: (batch, prediction_horizon) True where the action lies inside the episode.
+        instruction: (batch,) row of ``WindowSource.instructions``: what the episode's was.
     """
 
     observation: dict[str, NDArray[Any]]
     action: NDArray[np.float32]
     mask: NDArray[np.bool_]
+    instruction: NDArray[np.int64]
 
 
-class Windows:
+class WindowSource(ABC):
+    """What training draws batches from: the windows of one store, or of several (``Mixture``).
+
+    Attributes:
+        specs, horizons: of the windows.
+        instructions: the distinct texts, in order of first appearance; an episode without one has "".
+    """
+
+    specs: Specs
+    horizons: Horizons
+    instructions: list[str]
+    samples_ahead: bool  #: whether goals are drawn from the future
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Windows."""
+
+    @property
+    @abstractmethod
+    def observation(self) -> dict[str, NDArray[Any]]:
+        """(windows, *shape) of every state at the instants of the actions, to fit normalisers on."""
+
+    @property
+    @abstractmethod
+    def action(self) -> NDArray[np.float32]:
+        """(windows, action_dim), to fit normalisers on."""
+
+    @property
+    @abstractmethod
+    def memory_bytes(self) -> int:
+        """What is held in memory [bytes]."""
+
+    @property
+    @abstractmethod
+    def on_demand(self) -> list[str]:
+        """Cameras that did not fit in memory and are decoded when sampled."""
+
+    @property
+    @abstractmethod
+    def names_by_store(self) -> dict[str, list[str]]:
+        """Path or URL of each store to the episodes of it that are used."""
+
+    @abstractmethod
+    def batch(self, indices: NDArray[np.int64], ahead: NDArray[np.float64] | None = None) -> Batch:
+        """Gather the windows ``indices`` (batch,).
+
+        Args:
+            ahead: (batch,) in [0, 1): how far between the next step and the end of the episode the goals
+                lie; None takes the end.
+        Raises:
+            ConfigError: an index out of range.
+        """
+
+    @abstractmethod
+    def order(self, *, seed: int, epoch: int) -> NDArray[np.int64]:
+        """(windows,) which windows an epoch draws: a pure function of (seed, epoch)."""
+
+    def batches_per_epoch(self, batch_size: int) -> int:
+        """Full batches in one pass."""
+        return len(self) // batch_size
+
+    def epoch(
+        self, batch_size: int, *, seed: int, epoch: int, skip: int = 0, share: Share = WHOLE
+    ) -> Iterator[Batch]:
+        """Shuffled full batches; windows and goals are a pure function of (seed, epoch).
+
+        Args:
+            skip: leaves out that many leading batches, so that a resumed run continues exactly.
+            share: rows of every batch that are wanted, for processes that share the batches.
+        """
+        order = self.order(seed=seed, epoch=epoch)
+        ahead = keyed_rng(seed, epoch, _AHEAD).random(len(order)) if self.samples_ahead else None
+        for start in range(skip * batch_size, len(order) - batch_size + 1, batch_size):
+            rows = slice(start, start + batch_size)
+            yield self.batch(order[rows][share], None if ahead is None else ahead[rows][share])
+
+
+class Windows(WindowSource):
     """Every step of every episode as one window.
 
     Windows never cross episodes. Observations before the start repeat the first one. Actions before the
     start and after the end hold still: absolute commands repeat the nearest one, increments become
-    zero; the mask says which those are.
+    zero; the mask says which those are. Observations "goal.KEY" are KEY later in the episode, see
+    ``datasets.goals``; KEY itself need not be among the keys.
 
     Args:
         keys: observations to sample.
         names: episodes; all of the store's version unless given.
+        goal: how goals are drawn.
         memory_bytes: what may be held in memory. Cameras that do not fit are decoded when sampled, states
             that do not fit lie in a temporary file; results are the same.
         threads: that decode frames.
         on_progress: told after each episode how many of how many are read.
     Raises:
         StoreError: no episodes; SpecError: an action part is relative to the observation, which no
-        policy here undoes yet.
+        policy here undoes yet, or there is no such observation.
     """
 
     def __init__(
@@ -61,11 +149,14 @@ class Windows:
         keys: tuple[str, ...],
         names: list[str] | None = None,
         *,
+        goal: GoalConfig | None = None,
         memory_bytes: int = 2 << 30,
         threads: int = 1,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.specs = store.specs.select(keys)
+        self.specs = select(store.specs, keys)
+        self._goals = sources(store.specs, keys)
+        self.samples_ahead = bool(self._goals) and goal is not None and goal.sampling == "future"
         self.horizons = horizons
         for part in self.specs.action.parts:
             if part.reference == "relative" and part.space not in DELTAS:
@@ -73,16 +164,22 @@ class Windows:
                     f"actions {part.space!r} relative to the observation cannot be trained on yet"
                 )
         self.names = store.names if names is None else names
+        self.where = store.where
         if not self.names:
             raise StoreError(f"{store.where} has no episodes")
         lengths = np.array([store.entry(name).length for name in self.names])
+        texts = [store.entry(name).instruction for name in self.names]
+        self.instructions = list(dict.fromkeys(texts))
+        self._text = np.array([self.instructions.index(text) for text in texts], np.int64)
         stops = np.cumsum(lengths)
-        self._first = np.repeat(stops - lengths, lengths)
-        self._last = np.repeat(stops - 1, lengths)
+        self._first, self._last = stops - lengths, stops - 1
+        self._episode = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
         total = int(stops[-1])
         held, left = columns.new_array((total, self.specs.action.dim), "float32", memory_bytes)
-        self.action: NDArray[np.float32] = held
-        self.columns = columns.plan(self.specs, total, left, store.storage, threads)
+        self._action: NDArray[np.float32] = held
+        kept = dict.fromkeys(self._goals.get(key, key) for key in keys)  # a goal shares its source's column
+        sensed = store.specs.select(tuple(kept))
+        self.columns = columns.plan(sensed, total, left, store.storage, threads)
         starts = (stops - lengths).tolist()
         with ThreadPoolExecutor(store.storage.parallel) as pool:
             filled = pool.map(partial(self._fill, store), self.names, starts)
@@ -90,62 +187,83 @@ class Windows:
                 if on_progress is not None:
                     on_progress(count, len(self.names))
         self._hold = hold_action(self.specs.action)
+        self._steps = np.arange(horizons.prediction) - horizons.action_start  # from the current one
 
     def _fill(self, store: EpisodeStore, name: str, start: int) -> None:
         reader = store.reader(name)
         rows = slice(start, start + reader.entry.length)
         steps = reader.times("action")
-        self.action[rows] = reader.values("action")
+        self._action[rows] = reader.values("action")
         for key, column in self.columns.items():
             signal = f"observation/{key}"
             column.fill(rows, reader, signal, newest(reader.times(signal), steps))
 
     def __len__(self) -> int:
-        return len(self.action)
+        return len(self._action)
+
+    @property
+    def action(self) -> NDArray[np.float32]:
+        return self._action
 
     @property
     def observation(self) -> dict[str, NDArray[Any]]:
-        """(windows, *shape) of every state, at the instants of the actions."""
-        held = self.columns.items()
-        return {key: c.value for key, c in held if isinstance(c, columns.Held) and c.kind == "state"}
+        """(windows, *shape) of every state at the instants of the actions; of a goal, its source's."""
+        found = {key: self.columns[self._goals.get(key, key)] for key in self.specs.observation}
+        return {key: c.value for key, c in found.items() if isinstance(c, columns.Held) and c.kind == "state"}
 
     @property
     def memory_bytes(self) -> int:
-        """Held in memory by the columns and the action [bytes]."""
-        index = self._first.nbytes + self._last.nbytes
-        action = 0 if isinstance(self.action, np.memmap) else self.action.nbytes
+        """Held in memory by the columns, the action and the index [bytes]."""
+        index = sum(a.nbytes for a in (self._episode, self._first, self._last, self._text))
+        action = 0 if isinstance(self._action, np.memmap) else self._action.nbytes
         return index + action + sum(column.memory_bytes for column in self.columns.values())
 
-    def batch(self, indices: NDArray[np.int64]) -> Batch:
+    @property
+    def on_demand(self) -> list[str]:
+        return [key for key, column in self.columns.items() if isinstance(column, columns.OnDemand)]
+
+    @property
+    def names_by_store(self) -> dict[str, list[str]]:
+        return {self.where: list(self.names)}
+
+    @property
+    def episode(self) -> NDArray[np.int32]:
+        """(windows,) which of ``names`` each window belongs to."""
+        return self._episode
+
+    def batch(self, indices: NDArray[np.int64], ahead: NDArray[np.float64] | None = None) -> Batch:
         """Gather windows whose current observation is frame ``indices`` (batch,)."""
-        first, last = self._first[indices, None], self._last[indices, None]
-        start = indices[:, None] - self.horizons.action_start
-        steps = start + np.arange(self.horizons.prediction)
-        nearest = np.clip(steps, first, last)
+        check_indices(indices, len(self))
+        episode = self._episode.take(indices)
+        first, last = self._first.take(episode), self._last.take(episode)
+        steps = indices[:, None] + self._steps
+        inside = np.maximum(steps, first[:, None])
+        seen = inside[:, : self.horizons.observation]
+        nearest = np.minimum(inside, last[:, None])
         mask = steps == nearest
-        action = np.asarray(self.action).take(nearest, axis=0, mode="clip")
+        action = np.asarray(self._action).take(nearest, axis=0, mode="clip")
         if self._hold is not None:
             action = np.where(~mask[..., None] & ~np.isnan(self._hold), self._hold, action)
-        seen = np.maximum(start + np.arange(self.horizons.observation), first)
-        observation = {key: column.take(seen) for key, column in self.columns.items()}
-        return Batch(observation, action, mask)
-
-    def batches_per_epoch(self, batch_size: int) -> int:
-        """Full batches in one pass."""
-        return len(self) // batch_size
+        wanted = steps_of_goals(indices, last, ahead) if self._goals else last
+        observation = {}
+        for key in self.specs.observation:
+            if key in self._goals:
+                goal = self.columns[self._goals[key]].take(wanted)
+                observation[key] = constant(goal, self.horizons.observation)
+            else:
+                observation[key] = self.columns[key].take(seen)
+        return Batch(observation, action, mask, self._text.take(episode))
 
     def order(self, *, seed: int, epoch: int) -> NDArray[np.int64]:
         """(windows,) the order of an epoch: a pure function of (seed, epoch)."""
-        return keyed_rng(seed, epoch).permutation(len(self))
+        return keyed_rng(seed, epoch, ORDER).permutation(len(self))
 
-    def epoch(self, batch_size: int, *, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        """Shuffled full batches; the order is a pure function of (seed, epoch).
 
-        ``skip`` leaves out that many leading batches, so that a resumed run continues exactly.
-        """
-        order = self.order(seed=seed, epoch=epoch)
-        for start in range(skip * batch_size, len(order) - batch_size + 1, batch_size):
-            yield self.batch(order[start : start + batch_size])
+def check_indices(indices: NDArray[np.int64], count: int) -> None:
+    """Raise ConfigError unless all lie in 0..count - 1: a negative one would name a window of another row."""
+    if len(indices) and indices.astype(np.uint64).max() >= count:  # negative ones become very large
+        bad = indices[(indices < 0) | (indices >= count)]
+        raise ConfigError(f"windows are numbered 0..{count - 1}, got {bad[:5].tolist()}")
 
 
 def newest(times: NDArray[np.int64], instants: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from power import UnsyncedFiles
 from reference.windows import newest, window
 from synthetic import STATES, STEP_NS, make_episode, make_specs
 
-from robopolicy.core.errors import SpecError, StoreError
+from robopolicy.core.errors import ConfigError, SpecError, StoreError
 from robopolicy.core.horizons import Horizons
 from robopolicy.core.specs import ActionPart, ActionSpec, ArraySpec, Specs
 from robopolicy.datasets import editing
@@ -120,6 +120,11 @@ def test_bad_input_is_refused(tmp_path):
     store = episodes("absolute")[0]
     with pytest.raises(SpecError, match=r"\['nose'\]; there are"):
         Windows(store, Horizons(), ("nose",))
+    windows = Windows(store, Horizons(), KEYS)
+    for index in (-1, -14, 14, 1 << 40):  # a negative one is not counted from the end
+        with pytest.raises(ConfigError, match=rf"numbered 0\.\.13, got \[{index}\]"):
+            windows.batch(np.array([3, index]))
+    assert windows.batch(np.array([], np.int64)).action.shape == (0, 16, windows.specs.action.dim)
     empty = EpisodeStore.create(tmp_path / "empty.zarr", make_specs())
     with pytest.raises(StoreError, match="has no episodes"):
         Windows(empty, Horizons(), KEYS)
@@ -250,12 +255,13 @@ def test_memory_changes_no_batch_and_is_kept_to(budget, threads):
         np.testing.assert_array_equal(first.action, second.action)
         np.testing.assert_array_equal(first.mask, second.mask)
     cameras = 2
-    index = len(windows) * (16 + 24 * cameras)
+    episodes = 24 * len(store)  # first and last step, and the instruction
+    index = len(windows) * (4 + 24 * cameras) + episodes
     assert windows.memory_bytes <= budget + index
     row = 4 * MIXED.action.dim + sum(
         np.dtype(spec.dtype).itemsize * int(np.prod(spec.shape)) for spec in MIXED.observation.values()
     )
-    assert plenty.memory_bytes == len(windows) * (16 + row)  # and all of it is said
+    assert plenty.memory_bytes == len(windows) * (4 + row) + episodes  # and all of it is said
 
 
 @pytest.mark.parametrize("budget", [0, 1 << 30])
@@ -291,3 +297,17 @@ def test_batches_are_new_arrays(tmp_path):
         np.testing.assert_array_equal(after.mask, before.mask)
         for key in PERIODS:
             np.testing.assert_array_equal(after.observation[key], before.observation[key])
+
+
+def test_every_window_knows_its_episode_and_instruction(tmp_path):
+    store = EpisodeStore.create(tmp_path / "s.zarr", make_specs(), files=UnsyncedFiles())
+    texts = ("push", "", "lift", "push")
+    for seed, text in enumerate(texts):
+        store.append(make_episode(make_specs(), 2 + seed, seed, instruction=text))
+    windows = Windows(store, Horizons(1, 2, 1), KEYS, ["000001", "000003", "000002"])
+    assert windows.instructions == ["", "push", "lift"]
+    batch = windows.batch(np.arange(len(windows)))
+    said = [windows.instructions[row] for row in batch.instruction]
+    assert said == [""] * 3 + ["push"] * 5 + ["lift"] * 4
+    assert windows.episode.tolist() == [0] * 3 + [1] * 5 + [2] * 4
+    assert windows.names_by_store == {str(store.path): ["000001", "000003", "000002"]}

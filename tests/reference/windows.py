@@ -16,20 +16,27 @@ def still(space: str, last: np.ndarray) -> list[float]:
     return list(last)
 
 
-def window(episode: dict, parts: list, t: int, observed: int, predicted: int) -> tuple[dict, list, list]:
+def window(
+    episode: dict, parts: list, t: int, observed: int, predicted: int, ahead: float | None = None
+) -> tuple[dict, list, list]:
     """The window whose current observation is step ``t`` of one episode.
 
     Args:
         episode: "action" (steps, dim), and "observation": name to (steps, *shape).
         parts: (space, number of dimensions) of the action.
+        ahead: 0..1, which of the later steps is the goal; None takes the last step.
     Returns:
-        name to ``observed`` frames, ``predicted`` actions, ``predicted`` booleans (inside the episode).
+        name to ``observed`` frames, and "goal.name" to the goal as often; ``predicted`` actions;
+        ``predicted`` booleans (inside the episode).
     """
     steps = len(episode["action"])
     oldest = t - (observed - 1)
+    later = list(range(t + 1, steps))
+    wanted = later[int(ahead * len(later))] if ahead is not None and later else steps - 1
     frames = {}
     for name, values in episode["observation"].items():
         frames[name] = [values[max(oldest + k, 0)] for k in range(observed)]
+        frames[f"goal.{name}"] = [values[wanted]] * observed
     actions, inside = [], []
     for k in range(predicted):
         step = oldest + k

@@ -46,7 +46,8 @@ def windows(store) -> Windows:
 
 def bits(batch: TensorBatch) -> bytes:
     tensors = [batch.observation[key] for key in sorted(batch.observation)]
-    return b"".join(t.numpy().tobytes() for t in (*tensors, batch.action, batch.mask))
+    rest = (batch.action, batch.mask, batch.instruction)
+    return b"".join(t.numpy().tobytes() for t in (*tensors, *rest))
 
 
 def take(loader: Loader, count: int, start: int = 0) -> list[bytes]:
@@ -98,6 +99,8 @@ def test_tensors_hold_what_the_windows_hold(store, memory_bytes):
     assert (batch.action.dtype, batch.mask.dtype) == (torch.float32, torch.bool)
     np.testing.assert_array_equal(batch.action.numpy(), expected.action)
     np.testing.assert_array_equal(batch.mask.numpy(), expected.mask)
+    assert batch.instruction.dtype == torch.int64
+    np.testing.assert_array_equal(batch.instruction.numpy(), expected.instruction)
     assert bits(batch.to("cpu")) == bits(batch)
 
 
