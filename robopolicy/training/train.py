@@ -1,263 +1,277 @@
-"""Train a policy on a store of demonstrations."""
+"""Train a policy on stores of demonstrations, or go on with a training that was interrupted."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from robopolicy import policies
-from robopolicy.core.errors import ConfigError, NonFiniteValueError
-from robopolicy.core.horizons import Horizons
-from robopolicy.core.normalise import MODES, Normalisers
-from robopolicy.core.provenance import create_run, write_json
-from robopolicy.core.specs import PolicySpecs, Specs
-from robopolicy.datasets.columns import OnDemand
-from robopolicy.datasets.loader import Loader, TensorBatch
-from robopolicy.datasets.store import EpisodeStore
-from robopolicy.datasets.windows import Batch, Windows
-from robopolicy.models.policy_module import PolicyModule
-from robopolicy.policies._saved import save_policy
-from robopolicy.training.ema import Ema
+from robopolicy.core.errors import ConfigError
+from robopolicy.core.provenance import package_versions, write_json
+from robopolicy.core.serial import to_tree
+from robopolicy.datasets.loader import Loader
+from robopolicy.datasets.windows import WindowSource
+from robopolicy.training import data as data_module
+from robopolicy.training import failures
+from robopolicy.training.allocator import keep_freed_memory
+from robopolicy.training.building import Built, build, read_start
+from robopolicy.training.checkpoint import newest_state
+from robopolicy.training.config import TrainConfig
+from robopolicy.training.data import Data, StoreUse
+from robopolicy.training.distributed import join
+from robopolicy.training.held_out import held_out_loss
+from robopolicy.training.inputs import Inputs
+from robopolicy.training.job import RESULT, SOURCE, Job, check_new, check_same_data, read_job, write_job
+from robopolicy.training.loop import FAILURE, HELD_OUT, RECENT, Loop, Outputs, Position
+from robopolicy.training.metrics_log import MetricsLog
+from robopolicy.training.progress import TrainingProgress
+from robopolicy.training.rollouts import SUCCESS, check_rollouts, rollout
+from robopolicy.training.source import Source
+from robopolicy.training.trackers import Trackers, open_trackers
+from robopolicy.training.update import Update
 
-PRECISIONS = ("fp32", "bf16")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train.
-
-    Args:
-        steps: optimiser steps.
-        batch_size: windows per step.
-        learning_rate: peak of the cosine schedule.
-        warmup_steps: of linear warm-up.
-        precision: "fp32", or "bf16" autocast.
-        keys: observations to use; empty means every state and no image.
-        normaliser: of observations, "min_max" or "gaussian"; actions always map onto [-1, 1].
-        include_failures: train also on episodes that are marked as failed.
-        threads: of torch on the CPU; 0 leaves torch's own choice.
-        loader_threads: that decode camera frames, where these do not fit in memory.
-        memory_gib: demonstrations held in memory; cameras beyond it are decoded when sampled [GiB].
-        save_every: steps between saved policies; the last one is always saved.
-    """
-
-    steps: int = 10_000
-    batch_size: int = 128
-    learning_rate: float = 5e-4
-    weight_decay: float = 1e-6
-    warmup_steps: int = 200
-    gradient_clip: float = 1.0
-    ema_power: float = 0.75
-    precision: str = "fp32"
-    normaliser: str = "min_max"
-    include_failures: bool = False
-    keys: tuple[str, ...] = ()
-    horizons: Horizons = field(default_factory=Horizons)
-    seed: int = 0
-    threads: int = 0
-    loader_threads: int = 2
-    memory_gib: float = 2.0
-    device: str = "auto"
-    save_every: int = 5_000
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"precision {self.precision!r} is not one of {PRECISIONS}")
-        if self.steps < 1 or self.batch_size < 1:
-            raise ConfigError(f"steps and batch_size must be >= 1, got {self.steps}, {self.batch_size}")
-        if self.normaliser not in MODES:
-            raise ConfigError(f"normaliser {self.normaliser!r} is not one of {MODES}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ConfigError(f"learning_rate must be positive and finite, got {self.learning_rate}")
-        if self.save_every < 1:
-            raise ConfigError(f"save_every must be >= 1, got {self.save_every}")
-        if self.loader_threads < 1 or not 0 <= self.memory_gib < math.inf:
-            raise ConfigError(
-                "loader_threads must be >= 1 and memory_gib >= 0 and finite, "
-                f"got {self.loader_threads} and {self.memory_gib}"
-            )
+__all__ = ["TrainConfig", "resume", "train"]
+Version = int | str | None
 
 
 def train(
-    store_path: str | Path,
+    store_path: str | Path | Sequence[str | Path],
     output: Path,
     *,
-    version: int | str | None = None,
+    version: Version | Sequence[Version] = None,
+    weights: Sequence[float] = (),
     family: str = "diffusion_unet",
     policy_config: Any = None,
     config: TrainConfig,
-    names: list[str] | None = None,
+    names: Sequence[str] | None = None,
     console: Console | None = None,
-) -> dict[str, float]:
-    """Train and save the averaged policy under ``output/policy``.
+) -> dict[str, Any]:
+    """Train, and save the averaged policy under ``output/policy``.
 
     Args:
-        store_path: demonstrations, by path or URL.
-        version: of the store, a number or a tag; None takes the newest. The run records which it was.
-        policy_config: the family's ``Config``; None takes its defaults.
-        names: episodes to use; None takes all.
+        store_path: demonstrations, by path or URL; several for one policy of several tasks.
+        version: of the store, a number or a tag, or one per store; None takes the newest. The run records
+            which it was.
+        weights: of several stores; empty weighs each by its windows.
+        policy_config: the family's ``Config``; None takes its defaults, or those of the
+            policy that is fine-tuned. One that is extended keeps its own.
+        names: episodes to use, of a single store; None takes all.
     Returns:
-        {"train_seconds", "samples_per_s", "final_loss", "parameters"}.
+        {"train_seconds", "samples_per_s", "final_loss", "parameters", "steps", "best"}.
     Raises:
-        RunExistsError: output holds results; StoreError, SpecError, UnknownNameError: bad input;
-        NonFiniteValueError: the loss became NaN, names the step; the last saved policy stays.
+        RunExistsError: output holds results; StoreError, SpecError, ConfigError, UnknownNameError: bad input;
+        BadLossError, OutOfMemoryError, InterruptedTrainingError: see ``training.failures``; the last
+        checkpoint stays.
     """
+    check_new(output)
+    stores = [store_path] if isinstance(store_path, (str, Path)) else list(store_path)
+    versions = [version] * len(stores) if isinstance(version, (int, str, type(None))) else list(version)
+    source, config = read_start(config)
+    whole = policy_config is None and not config.finetune.take
+    if source is not None and (whole or config.extend.run):
+        family, policy_config = source.family, source.config
     module_family = policies.family(family)
-    if policy_config is None:
-        policy_config = module_family.Config()
-    store = EpisodeStore.open(store_path, version)
-    keys = config.keys or tuple(k for k, s in store.specs.observation.items() if s.kind == "state")
-    store.specs.select(keys)
-    names = store.names if names is None else names
-    judged = {name: store.facts(name)["success"] for name in names}
-    used = [n for n in names if config.include_failures or judged[n] is not False]
-    windows = _load(store, keys, used, config, console)
-    if len(windows) < config.batch_size:
-        raise ConfigError(f"{len(windows)} windows are fewer than one batch of {config.batch_size}")
+    job = Job(
+        tuple(map(str, stores)),
+        tuple(versions),
+        tuple(weights),
+        family,
+        module_family.Config() if policy_config is None else policy_config,
+        config,
+        None if names is None else tuple(names),
+    )
+    return _run(job, output, console or Console(), source=source, uses=None)
+
+
+def resume(run: Path, *, console: Console | None = None) -> dict[str, Any]:
+    """Go on with an interrupted training from its newest checkpoint, or from the start where there is none.
+
+    On the CPU of the same machine, with the same versions and threads, the result is bit for bit that of a
+    training that was never interrupted.
+
+    Returns:
+        as ``train``.
+    Raises:
+        ConfigError: not a run, one that is finished, or its stores have changed; CheckpointError: no
+        checkpoint can be read; others as ``train``.
+    """
+    job, uses = read_job(run)
+    if (run / RESULT).is_file():
+        done = json.loads((run / RESULT).read_text())["steps"]
+        raise ConfigError(f"{run} is finished after {done} steps; --train.finetune.run trains its policy on")
+    source, config = read_start(job.train, kept=run / SOURCE)
+    job = replace(job, versions=tuple(use.version for use in uses), train=config)
+    return _run(job, run, console or Console(), source=source, uses=uses)
+
+
+def _run(
+    job: Job, output: Path, console: Console, *, source: Source | None, uses: tuple[StoreUse, ...] | None
+) -> dict[str, Any]:
+    """``uses``: the data that an interrupted run was made of; None begins a new run."""
+    config = job.train
+    processes = join(config.device)
+    console = console if processes.main else Console(quiet=True)
     if config.threads:
         torch.set_num_threads(config.threads)
+    if processes.device == "cpu":
+        keep_freed_memory()
+    stores = data_module.open_stores(job.stores, job.versions, config, names=job.episodes)
+    if uses is not None:
+        check_same_data(uses, tuple(use for _, use in stores))
+    data = data_module.load(stores, job.weights, config, console)
     torch.manual_seed(config.seed)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    specs = PolicySpecs(windows.specs, config.horizons)
-    normalisers = Normalisers.fit(windows.specs, windows.observation, windows.action, config.normaliser)
-    module: PolicyModule = module_family.build(policy_config, specs).to(device)
-    # only now: what was refused above leaves no folder that stands in the way of the corrected run
-    saved = {"store": str(store_path), "family": family, "policy": policy_config, "train": config}
-    left_out = len(names) - len(used)
-    create_run(
-        output,
-        saved,
-        seed=config.seed,
-        store_version=store.version,
-        store_digest=store.digest,
-        episodes=used,
-        failures_left_out=left_out,
-    )
-    if left_out:
-        (console or Console()).print(
-            f"{left_out} failed episodes left out; --train.include-failures takes them"
+    built = build(job, data.windows, source, processes.device)
+    update = Update(built.module, config, processes)
+    if config.rollouts.env and processes.main:
+        check_rollouts(config.rollouts, built.policy(processes.device))
+        built.module.train()
+    feed = _feed(data, built, update)
+    if uses is None:  # only now: what was refused above leaves no folder in the way of the corrected run
+        processes.on_main(
+            lambda: write_job(output, replace(job, policy=built.policy_config), data.uses, source)
         )
-    ema = Ema(module, power=config.ema_power)
-
-    def save() -> None:
-        weights = {name: value.cpu() for name, value in ema.weights.items()}
-        save_policy(
-            output / "policy",
-            family=family,
-            config=policy_config,
-            specs=specs,
-            normalisers=normalisers,
-            weights=weights,
+    position = Position() if uses is None else _restore(update, output, console)
+    for line in (*built.said, *_left_out(data)):
+        console.print(line, highlight=False)
+    try:
+        return _optimise(
+            job, output, console, data=data, built=built, update=update, feed=feed, position=position
         )
-
-    started = time.monotonic()
-    transform = partial(normalised, specs=windows.specs, normalisers=normalisers)
-    loader = Loader(windows, config.batch_size, seed=config.seed, transform=transform)
-    with contextlib.closing(loader.batches()) as batches:
-        losses = _optimise(module, ema, batches, config, device, output, save, console)
-    seconds = time.monotonic() - started
-    save()
-    result = {
-        "train_seconds": seconds,
-        "samples_per_s": config.steps * config.batch_size / seconds,
-        "final_loss": sum(losses[-100:]) / len(losses[-100:]),
-        "parameters": sum(p.numel() for p in module.parameters()),
-    }
-    write_json(output / "train.json", result)
-    return result
+    finally:
+        processes.close()
 
 
-def _load(
-    store: EpisodeStore, keys: tuple[str, ...], names: list[str], config: TrainConfig, console: Console | None
-) -> Windows:
-    with Progress(transient=True, console=console) as progress:
-        task = progress.add_task("loading demonstrations", total=len(names))
-        windows = Windows(
-            store,
-            config.horizons,
-            keys,
-            names,
-            memory_bytes=int(config.memory_gib * 2**30),
-            threads=config.loader_threads,
-            on_progress=lambda done, _: progress.update(task, completed=done),
-        )
-    on_demand = [key for key, column in windows.columns.items() if isinstance(column, OnDemand)]
-    if on_demand:
-        (console or Console()).print(
-            f"{on_demand} exceed {config.memory_gib} GiB and are decoded when sampled (--train.memory-gib)"
-        )
-    return windows
+def _restore(update: Update, run: Path, console: Console) -> Position:
+    """Put everything where the newest checkpoint says."""
+    (run / FAILURE).unlink(missing_ok=True)  # told again where it happens again
+    found = newest_state(run)
+    if found is None:
+        console.print(f"{run} has no checkpoint yet: it begins at its first step", highlight=False)
+        return Position()
+    state, facts, problems = found
+    for problem in problems:
+        console.print(f"left out: {problem}", highlight=False, markup=False)
+    training = state.pop("training")
+    update.restore(state)
+    here = {**package_versions(), "threads": torch.get_num_threads()}
+    there = {**facts["versions"], "threads": facts["threads"]}
+    differ = [
+        f"{name} was {there.get(name)}, is {here[name]}" for name in here if here[name] != there.get(name)
+    ]
+    if differ:
+        console.print(f"from here on not bit for bit the same: {'; '.join(differ)}", highlight=False)
+    console.print(f"going on after step {training['step']}", highlight=False)
+    return Position(**training)
+
+
+def _left_out(data: Data) -> Iterator[str]:
+    if count := sum(use.failures_left_out for use in data.uses):
+        yield f"{count} failed episodes left out; --train.include-failures takes them"
+    if count := sum(len(use.held_out) for use in data.uses):
+        yield f"{count} episodes held out"
 
 
 def _optimise(
-    module: PolicyModule,
-    ema: Ema,
-    batches: Iterator[TensorBatch],
-    config: TrainConfig,
-    device: str,
+    job: Job,
     output: Path,
-    save: Any,
-    console: Console | None,
-) -> list[float]:
-    fused = {"fused": True} if device in ("cpu", "cuda") else {}
-    optimiser = torch.optim.AdamW(
-        module.parameters(), config.learning_rate, (0.9, 0.999), weight_decay=config.weight_decay, **fused
+    console: Console,
+    *,
+    data: Data,
+    built: Built,
+    update: Update,
+    feed: Feed,
+    position: Position,
+) -> dict[str, Any]:
+    config, windows, processes, done = job.train, data.windows, update.processes, position.step
+    progress = TrainingProgress(config.steps, done=done, batch_size=config.batch_size, console=console)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(progress)
+        stop = stack.enter_context(failures.stop_on_signals())
+        batches = stack.enter_context(contextlib.closing(feed.loader.batches(done)))
+        trackers, log = Trackers({}, progress.say), None
+        if processes.main:
+            log = MetricsLog(output, step=done, warn=progress.say)
+            told = to_tree(job)
+            trackers = open_trackers(config.trackers, output, config=told, step=done, warn=progress.say)
+            stack.callback(trackers.close)
+        blame = partial(failures.blame, windows, seed=config.seed, batch_size=config.batch_size)
+        save = partial(built.save, ema=update.ema)
+        outputs = Outputs(output, save, blame, log, trackers, progress)
+        measures = _measures(output, feed, built, update, stop)
+        Loop(update, batches, feed.inputs, outputs, position=position, measures=measures, stop=stop).run()
+    last = list(position.recent)[-RECENT:]
+    result = {
+        "train_seconds": position.seconds,
+        "samples_per_s": progress.samples_per_s(position.step),
+        "final_loss": sum(pair[0] for pair in last) / max(1, len(last)),
+        "parameters": sum(p.numel() for p in built.module.parameters()),
+        "steps": position.step,
+        "best": position.best,
+    }
+    if processes.main:
+        write_json(output / RESULT, result)
+    return result
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Batches to train on, how they reach the policy, and the same of what is held out."""
+
+    loader: Loader
+    inputs: Inputs
+    held_out: tuple[WindowSource, Inputs] | None
+
+
+def _feed(data: Data, built: Built, update: Update) -> Feed:
+    """ConfigError: batches that cannot be shared, or instructions that have no phrasings."""
+    config, processes = update.config, update.processes
+    share = processes.share(config.batch_size, config.accumulate)
+
+    def inputs_of(source: WindowSource) -> Inputs:
+        table = built.language.table(source) if built.language else None
+        return Inputs(source.specs, built.normalisers, table, processes, seed=config.seed, share=share)
+
+    inputs = inputs_of(data.windows)
+    loader = Loader(
+        data.windows,
+        config.batch_size,
+        seed=config.seed,
+        transform=inputs.normalise,
+        pin=torch.device(processes.device).type == "cuda",
+        share=share,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_factor(step, config))
-    generator = torch.Generator(device).manual_seed(config.seed)
-    losses: list[float] = []
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
-    with (
-        Progress(*columns, TimeRemainingColumn(), console=console) as progress,
-        (output / "metrics.jsonl").open("w") as log,
-    ):
-        task = progress.add_task("train", total=config.steps, status="")
-        started = time.monotonic()
-        for step, host in zip(range(1, config.steps + 1), batches):
-            batch = host.to(device)
-            with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
-                loss = module.loss(
-                    module.encode(batch.observation, generator), batch.action, batch.mask, generator
+    return Feed(loader, inputs, (data.held_out, inputs_of(data.held_out)) if data.held_out else None)
+
+
+def _measures(
+    output: Path, feed: Feed, built: Built, update: Update, stop: failures.StopRequest
+) -> dict[str, tuple[int, Callable[[], dict[str, float]]]]:
+    """What is measured during the training, and how often."""
+    config, found = update.config, dict[str, tuple[int, Callable[[], dict[str, float]]]]()
+    if feed.held_out is not None:
+        source, inputs = feed.held_out
+        found[HELD_OUT] = (
+            config.held_out.every,
+            lambda: {HELD_OUT: held_out_loss(update, source, inputs, config)},
+        )
+    if config.rollouts.env:
+
+        def measure_success() -> dict[str, float]:
+            device = update.processes.device
+            with tempfile.TemporaryDirectory(prefix="rollout_", dir=output) as scratch:  # policy/ stays
+                built.save(Path(scratch), update.ema)
+                return rollout(
+                    Path(scratch), config.rollouts, device=device, on_episode=lambda _: stop.heed()
                 )
-            value = loss.item()
-            if not math.isfinite(value):
-                raise NonFiniteValueError(f"loss is {value} at step {step}; lower the learning rate")
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(module.parameters(), config.gradient_clip)
-            optimiser.step()
-            schedule.step()
-            ema.update(module)
-            losses.append(value)
-            if step % 50 == 0 or step == config.steps:
-                mean = sum(losses[-50:]) / len(losses[-50:])
-                rate = step * config.batch_size / (time.monotonic() - started)
-                progress.update(task, completed=step, status=f"loss {mean:.4f}, {rate:.0f} samples/s")
-                log.write(json.dumps({"step": step, "loss": mean, "samples_per_s": rate}) + "\n")
-                log.flush()
-            if step % config.save_every == 0:
-                save()
-    return losses
 
-
-def normalised(batch: Batch, specs: Specs, normalisers: Normalisers) -> Batch:
-    """What the network sees of a batch."""
-    observation = normalisers.observations(specs, batch.observation)
-    return Batch(observation, normalisers.action.forward(batch.action), batch.mask)
-
-
-def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.steps)))
+        found[SUCCESS] = (config.rollouts.every, measure_success)
+    return found

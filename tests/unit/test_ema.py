@@ -24,7 +24,7 @@ def test_the_average_is_the_warmed_up_recurrence(power, max_decay):
         with torch.no_grad():
             module.weight.copy_(torch.tensor([1.0, step, step**0.5]))
         module.count += 1
-        ema.update(module)
+        ema.update()
         decay = min(max_decay, 1 - (1 + step) ** -power)
         expected = decay * expected + (1 - decay) * module.weight.detach()
         torch.testing.assert_close(ema.weights["weight"], expected)
@@ -37,8 +37,55 @@ def test_the_average_shares_no_memory_with_the_module():
     with torch.no_grad():
         module.weight.fill_(7.0)
     assert (ema.weights["weight"] == 0).all()
-    ema.update(module)
+    ema.update()
     assert (module.weight == 7).all()
+
+
+class Tied(nn.Module):
+    """Two names for one tensor, a buffer that is replaced rather than written to, one that is not saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(2, 2)
+        self.second = self.first
+        self.register_buffer("bias", torch.zeros(2))
+        self.register_buffer("table", torch.ones(2), persistent=False)
+
+
+def test_a_buffer_that_is_replaced_is_followed():
+    module = Tied()
+    ema = Ema(module)
+    assert ema.weights.keys() == module.state_dict().keys()
+    module.bias = torch.ones(2)
+    ema.update()
+    assert (ema.weights["bias"] > 0).all()
+
+
+def test_within_it_the_module_has_the_averages_and_afterwards_its_own_weights():
+    module = Tied()
+    ema = Ema(module)
+    averages = {name: value.clone() for name, value in ema.weights.items()}
+    with torch.no_grad():
+        module.first.weight.fill_(7.0)
+    with pytest.raises(RuntimeError), ema.in_place():
+        assert torch.equal(module.first.weight, averages["first.weight"])
+        raise RuntimeError("while it computed")
+    assert (module.first.weight == 7).all()
+    assert all(torch.equal(ema.weights[name], value) for name, value in averages.items())
+    ema.update()
+    assert (ema.weights["first.weight"] != averages["first.weight"]).all()
+
+
+def test_it_goes_on_from_its_state():
+    one, two = Tied(), Tied()
+    first, second = Ema(one), Ema(two)
+    first.update()
+    second.restore(first.state())
+    two.load_state_dict(one.state_dict())
+    first.update(), second.update()
+    assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+    with pytest.raises(ValueError, match="averages of other weights"):
+        second.restore(Ema(Counted()).state())
 
 
 def test_the_averages_can_be_loaded_back_strictly():
