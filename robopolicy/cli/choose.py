@@ -17,6 +17,7 @@ from robopolicy.core.provenance import create_run, write_json
 from robopolicy.core.serial import to_tree
 from robopolicy.datasets.store import EpisodeStore
 from robopolicy.evaluation.checkpoint_choice import Candidate, Ranked, rank_checkpoints
+from robopolicy.evaluation.instructed import InstructedPolicy
 from robopolicy.evaluation.observations import Sample, sample_windows
 from robopolicy.evaluation.ood import (
     SPACES,
@@ -46,6 +47,7 @@ class Args:
             how far they disagree), or auto, which takes features where a policy offers them.
         candidates: action chunks per observation, for behaviour.
         seed: of the sample and of the candidates' noise.
+        instruction: what checkpoints that follow instructions are told, in simulation and for real alike.
         threads: of the inference on a CPU.
     """
 
@@ -58,6 +60,7 @@ class Args:
     space: str = "auto"
     candidates: int = 8
     seed: int = 0
+    instruction: str = ""
     threads: int = 1
 
 
@@ -73,7 +76,9 @@ def run(args: Args) -> int:
     real_store, candidates, spaces = EpisodeStore.open(args.real), [], {}
     episode = None
     for path, evaluation, store in zip(args.checkpoints, evaluations, stores):
-        policy = load_any(path, args.threads)
+        policy: Policy = load_any(path, args.threads)
+        if args.instruction:
+            policy = InstructedPolicy(policy, args.instruction)
         real = sample_windows(real_store, policy.policy_specs, args.windows, seed=args.seed)
         outcomes = {e.seed: e.success for e in evaluation.episodes}
         candidates.append(Candidate(str(path), outcomes, _strangeness(policy, store, real, args)))

@@ -13,13 +13,14 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from robopolicy.cli.eval import load_any, parse_options
+from robopolicy.cli.eval import load_any
 from robopolicy.core.errors import ConfigError
 from robopolicy.core.provenance import create_run, write_json
 from robopolicy.core.serial import to_tree
 from robopolicy.evaluation.campaign import JOURNAL, Campaign, check_environment, run_campaign
 from robopolicy.evaluation.comparison import Report, compare
 from robopolicy.evaluation.comparison_table import table
+from robopolicy.evaluation.environments import parse_options
 from robopolicy.evaluation.results import EpisodeResult
 from robopolicy.evaluation.sequential import Evidence
 from robopolicy.evaluation.sequential_run import compare_sequentially

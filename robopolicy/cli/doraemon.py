@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from robopolicy.cli.eval import load_any, parse_options
+from robopolicy.cli.eval import load_any
 from robopolicy.core.errors import ConfigError
 from robopolicy.core.provenance import create_run, write_json
 from robopolicy.core.serial import to_tree
@@ -18,7 +18,7 @@ from robopolicy.evaluation.betas import Betas
 from robopolicy.evaluation.campaign import Campaign, available_cores, check_environment
 from robopolicy.evaluation.doraemon import DoraemonConfig
 from robopolicy.evaluation.doraemon_run import Iteration, draw_progress, run_doraemon
-from robopolicy.evaluation.environments import EnvRecipe
+from robopolicy.evaluation.environments import EnvRecipe, parse_options
 from robopolicy.evaluation.results import EpisodeResult
 from robopolicy.evaluation.rollout import evaluate
 from robopolicy.evaluation.sweep import with_entries

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from robopolicy.core.errors import ConfigError, RobopolicyError
 from robopolicy.core.policy import Policy
 from robopolicy.core.provenance import create_run
 from robopolicy.evaluation.campaign import JOURNAL, Campaign, check_environment, run_campaign
+from robopolicy.evaluation.environments import parse_options
+from robopolicy.evaluation.goals import GoalPolicy, load_goals
+from robopolicy.evaluation.instructed import InstructedPolicy
 from robopolicy.evaluation.results import Summary
 
 REMOTE_TIMEOUT_S = 120.0  # many observations at once, and nothing that waits for them
@@ -32,6 +34,9 @@ class Args:
         episodes: how many; their seeds follow ``seed``.
         seed: first seed of the environment; the others follow.
         noise_seed: of the policy.
+        instruction: what to ask of the policy, in words, instead of what the environment asks.
+        goal: what to reach, as STORE#EPISODE: what the last step of that episode saw, for a policy whose
+            observations include "goal.KEY" and an environment that does not give them.
         num_envs: environments at once; does not change the results.
         executor: where environments live: processes, inline (this process) or ray; changes no result.
         workers: processes for them; 0 is one for each core.
@@ -48,6 +53,8 @@ class Args:
     episodes: int = 50
     seed: int = 1_000_000
     noise_seed: int = 0
+    instruction: str = ""
+    goal: str = ""
     num_envs: int = 16
     executor: str = "processes"
     workers: int = 0
@@ -88,20 +95,6 @@ def load_any(path: Path, threads: int = 1) -> Policy:
     return load_policy(path)
 
 
-def parse_options(texts: tuple[str, ...]) -> dict[str, Any]:
-    """NAME=VALUE texts as a mapping; ConfigError shows the one that is none."""
-    options: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise ConfigError(f"--option takes NAME=VALUE, got {text!r}")
-        try:
-            options[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--option {name}: {value!r} is no YAML: {error}") from error
-    return options
-
-
 def run(args: Any) -> int:
     if not isinstance(args, Args):
         from robopolicy.cli._trial import run_trials
@@ -111,6 +104,10 @@ def run(args: Any) -> int:
     if args.episodes < 1:
         raise ConfigError(f"--episodes must be >= 1, got {args.episodes}")
     policy = load_any(args.policy, args.threads)
+    if args.instruction:
+        policy = InstructedPolicy(policy, args.instruction)
+    if args.goal:
+        policy = GoalPolicy(policy, load_goals(args.goal, policy.policy_specs))
     campaign = Campaign(
         env=args.env,
         options=parse_options(args.option),

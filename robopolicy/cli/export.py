@@ -8,7 +8,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from robopolicy.cli.eval import parse_options
+from robopolicy.evaluation.environments import parse_options
 from robopolicy.export.bundle import export_bundle
 from robopolicy.export.closed_loop import ClosedLoop
 from robopolicy.export.options import ExportOptions

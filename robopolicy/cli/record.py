@@ -9,12 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from robopolicy.cli.eval import parse_options
 from robopolicy.core.errors import ConfigError, RobopolicyError, UnknownNameError
 from robopolicy.core.provenance import provenance
 from robopolicy.datasets.recorder import record
 from robopolicy.datasets.store import EpisodeStore
-from robopolicy.evaluation.environments import EXPERTS, load_entry, make_env
+from robopolicy.evaluation.environments import EXPERTS, load_entry, make_env, parse_options
 
 KINDS = ("scripted", "noisy")
 JOINT_NOISE = 0.005  # [rad] where actions are joint positions and --noise is not given

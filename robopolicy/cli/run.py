@@ -19,9 +19,11 @@ from robopolicy import robots
 from robopolicy.cli._enter_key import EnterKey
 from robopolicy.cli._run import RunFolder
 from robopolicy.core.errors import ConfigError
+from robopolicy.core.goals import without
 from robopolicy.core.provenance import create_run
 from robopolicy.core.serial import to_tree
 from robopolicy.evaluation.environments import make_env_for
+from robopolicy.evaluation.goals import GoalPlant, load_goals
 from robopolicy.runtime import (
     Bundle,
     ChunkScheduler,
@@ -60,6 +62,7 @@ class Args:
         duration_s: longest episode [s].
         digest: refuse the bundle or server unless this is its digest.
         instruction: what to do, in words.
+        goal: what to reach, as STORE#EPISODE: what the last step of that episode saw.
         mode: how chunks are joined, see ``SchedulerConfig``.
         candidates: per request; the first is executed.
         threads: of the inference.
@@ -89,6 +92,7 @@ class Args:
     duration_s: float = 12.0
     digest: str = ""
     instruction: str = ""
+    goal: str = ""
     mode: Literal["replace", "ensemble", "real_time_chunking"] = "replace"
     candidates: int = 1
     threads: int = 1
@@ -122,9 +126,12 @@ def run(args: Args) -> int:
     )
     endpoint = _endpoint(args)
     specs = endpoint.policy_specs
-    env = make_env_for(args.env, specs)
+    goals = load_goals(args.goal, specs) if args.goal else {}
+    env = make_env_for(args.env, without(specs, goals))
     robot = getattr(env.unwrapped, "robot", None) or robots.load(env.specs.robot)
     plant = env.plant(clock=time.monotonic_ns)
+    if goals:
+        plant = GoalPlant(plant, goals, specs)
     check_plant(plant, specs)
     check_names(specs, robot)
     scheduler = ChunkScheduler(specs, SchedulerConfig(mode=args.mode), limits=robot.limits)

@@ -11,7 +11,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from robopolicy.cli.eval import load_any, parse_options
+from robopolicy.cli.eval import load_any
 from robopolicy.core.errors import ConfigError
 from robopolicy.core.policy import Policy
 from robopolicy.core.provenance import create_run, write_json
@@ -20,6 +20,7 @@ from robopolicy.evaluation.campaign import JOURNAL, Campaign, check_environment,
 from robopolicy.evaluation.comparison import Report, compare
 from robopolicy.evaluation.comparison_table import table
 from robopolicy.evaluation.compensation import DelayCompensated
+from robopolicy.evaluation.environments import parse_options
 from robopolicy.evaluation.results import EpisodeResult
 from robopolicy.evaluation.sweep import Sweep, draw_curve, sweep_delay, sweep_parameter
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from robopolicy.cli.eval import parse_options
 from robopolicy.core.errors import ConfigError
 from robopolicy.core.provenance import create_run
-from robopolicy.evaluation.environments import load_entry
+from robopolicy.evaluation.environments import load_entry, parse_options
 
 IDENTIFIERS = "robopolicy.identifiers"
 

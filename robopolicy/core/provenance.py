@@ -17,7 +17,8 @@ from robopolicy.core.errors import RunExistsError
 from robopolicy.core.serial import to_tree
 
 PACKAGES = (
-    "robopolicy", "numpy", "torch", "diffusers", "zarr", "mujoco", "mink", "gymnasium", "gym-pusht",
+    "robopolicy", "numpy", "torch", "diffusers", "accelerate", "peft", "safetensors",
+    "zarr", "mujoco", "mink", "gymnasium", "gym-pusht",
     "metaworld", "robosuite", "gym-aloha", "dm-control",
     "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt-cu12", "cuda-bindings", "ruckig", "opencv-python",
 )  # fmt: skip

@@ -223,12 +223,15 @@ class PolicySpecs:
 
     Args:
         takes_prefix: whether it heeds ``Context.prefix``.
+        instruction_dim: size of the embedded instruction that it conditions on; 0 for a policy without
+            language.
     """
 
     specs: Specs
     horizons: Horizons = field(default_factory=Horizons)
     noise_shape: tuple[int, ...] = ()
     takes_prefix: bool = False
+    instruction_dim: int = 0
 
     @property
     def chunk_shape(self) -> tuple[int, int]:

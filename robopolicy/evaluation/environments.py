@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
-from robopolicy.core.errors import MissingDependencyError, SpecError, UnknownNameError
+from robopolicy.core.errors import ConfigError, MissingDependencyError, SpecError, UnknownNameError
+from robopolicy.core.goals import goal_keys
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.evaluation import adapters
 from robopolicy.evaluation.adapters._fit import check_fit
@@ -24,6 +26,20 @@ EXPERTS = "robopolicy.experts"
 def known(group: str) -> list[str]:
     """Names registered by installed packages under an entry-point group."""
     return sorted({point.name for point in entry_points(group=group)})
+
+
+def parse_options(texts: Sequence[str], flag: str = "--option") -> dict[str, Any]:
+    """NAME=VALUE texts as a mapping, the value in YAML; ConfigError shows the one that is none."""
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"{flag} takes NAME=VALUE, got {text!r}")
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{flag} {name}: {value!r} is no YAML: {error}") from error
+    return options
 
 
 def load_entry(group: str, kind: str, name: str) -> Any:
@@ -116,7 +132,8 @@ def named_observation(raw: Any, specs: PolicySpecs) -> dict[str, NDArray[Any]]:
         raw = {next(iter(wanted)): raw}
     missing = sorted(set(wanted) - set(raw))
     if missing:
-        raise SpecError(f"the environment gives {sorted(raw)}, the policy wants {sorted(wanted)}")
+        hint = "; goals can come from --goal STORE#EPISODE" if goal_keys(missing) else ""
+        raise SpecError(f"the environment gives {sorted(raw)}, the policy wants {sorted(wanted)}{hint}")
     named = {}
     for name, spec in wanted.items():
         value = np.asarray(raw[name])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robopolicy.core.errors import ConfigError, SpecError
+from robopolicy.core.goals import select
 from robopolicy.core.policy import keyed_rng
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.datasets.store import EpisodeStore
@@ -38,7 +39,7 @@ def sample_windows(
     if count < 1:
         raise ConfigError(f"need at least one window, got {count}")
     chosen = store.names if names is None else list(names)
-    for key, spec in store.specs.select(tuple(specs.specs.observation)).observation.items():
+    for key, spec in select(store.specs, tuple(specs.specs.observation)).observation.items():
         wanted = specs.specs.observation[key]
         if (spec.shape, spec.kind) != (wanted.shape, wanted.kind):
             raise SpecError(
@@ -48,5 +49,4 @@ def sample_windows(
     windows = Windows(store, specs.horizons, tuple(specs.specs.observation), chosen)
     rows = keyed_rng(seed).permutation(len(windows))[:count]
     rows.sort()
-    episode = np.repeat(np.arange(len(chosen)), [store.entry(name).length for name in chosen])
-    return Sample(windows.batch(rows).observation, episode[rows])
+    return Sample(windows.batch(rows).observation, windows.episode[rows].astype(np.int64))

@@ -185,6 +185,7 @@ class _Run:
         observation = {name: np.stack([r.window[name] for r in rows]) for name in rows[0].window}
         keys = [(self.noise_seed, self._playing[r.slot], r.step) for r in rows]
         noise = np.stack([draw_noise(specs, 1, keyed_rng(*key)) for key in keys])
-        context = Context(tuple(r.instruction for r in rows) if rows[0].instruction else ())
+        texts = tuple(r.instruction for r in rows)
+        context = Context(texts if any(texts) else ())
         chunks: NDArray[np.float32] = self.policy.sample(observation, noise, context)[:, 0]
         return chunks

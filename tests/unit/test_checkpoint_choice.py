@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -14,9 +15,11 @@ from robopolicy.cli import choose
 from robopolicy.cli.main import main
 from robopolicy.core.errors import ConfigError, NonFiniteValueError, ShapeError, SpecError
 from robopolicy.core.horizons import Horizons
+from robopolicy.core.policy import NO_CONTEXT
 from robopolicy.core.specs import ActionPart, ActionSpec, ArraySpec, PolicySpecs, Specs
 from robopolicy.datasets.store import EpisodeStore
 from robopolicy.evaluation.checkpoint_choice import Candidate, rank_checkpoints
+from robopolicy.evaluation.instructed import InstructedPolicy
 from robopolicy.evaluation.observations import sample_windows
 from robopolicy.evaluation.ood import (
     Gaussian,
@@ -338,3 +341,27 @@ def test_the_command_refuses_what_does_not_fit_together(capsys, bench):
     write_evaluation(bench / "two.json", evaluation("two", 5))
     _, text = ask(capsys, "one", "two", *given(bench, simulated=[bench / "single.zarr"]))
     assert "needs at least two episodes, one is held out" in text
+
+
+class Told(Joints):
+    """Follows instructions, and offers features that need one."""
+
+    policy_specs = dataclasses.replace(Joints.policy_specs, instruction_dim=4)
+
+    def features(self, observation, context=NO_CONTEXT):
+        assert context.instruction == ("lift it",)
+        return self.gain * observation["joints"][:, -1]
+
+
+def test_policies_that_follow_instructions_are_told_one(capsys, bench, monkeypatch):
+    monkeypatch.setattr(choose, "load_any", lambda path, threads=1: Told(0.5))
+    status, text = ask(capsys, "one", "two", *given(bench, instruction=["lift it"]))
+    assert status == 0, text
+    tree = json.loads((bench / "out" / "choice.json").read_text())
+    assert tree["spaces"] == {"one": "features", "two": "features"}
+    # one without language has features that take no instruction, or none at all
+    shown = InstructedPolicy(Showing(1.0), "lift it")
+    np.testing.assert_array_equal(
+        shown.features(windows := scene(np.random.default_rng(0), 3, 0)), Showing(1.0).features(windows)
+    )
+    assert choose_space(InstructedPolicy(Seeing(1.0), "lift it")) == "behaviour"
