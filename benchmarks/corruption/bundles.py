@@ -13,6 +13,7 @@ from robopolicy.core.specs import ActionPart, ActionSpec, ArraySpec, PolicySpecs
 from robopolicy.export.bundle import export_bundle
 from robopolicy.export.options import ExportOptions
 from robopolicy.models.critic_module import CriticModule
+from robopolicy.models.noise_schedule import ScheduleConfig
 from robopolicy.policies._saved import save_policy
 from robopolicy.policies.diffusion_unet import Config, build
 
@@ -42,7 +43,9 @@ def tiny_bundles(folder: Path) -> dict[str, tuple[Path, Path]]:
     observation = {"joints": ArraySpec((3,), units=("rad", "rad", "m")), "goal": ArraySpec((2,))}
     specs = PolicySpecs(Specs(observation, action, policy_rate=10.0), Horizons(2, 8, 4))
     maps = {name: Affine((0.1,) * s.num_features, (2.0,) * s.num_features) for name, s in observation.items()}
-    config = Config(channels=(16, 32), step_embedding=8, training_steps=20, denoising_steps=3)
+    config = Config(
+        channels=(16, 32), step_embedding=8, schedule=ScheduleConfig(training_steps=20, denoising_steps=3)
+    )
     pairs: dict[str, list[Path]] = {"unrolled": [], "step": []}
     for seed in (0, 1):
         torch.manual_seed(seed)

@@ -59,7 +59,8 @@ class Network:
     def peer_job(self) -> dict[str, object]:
         """What LeRobot's side is to build."""
         sizes = {"down_dims": self.config.channels, "step_embedding": self.config.step_embedding}
-        steps = {"denoising_steps": self.config.denoising_steps, "training_steps": self.config.training_steps}
+        schedule = self.config.schedule
+        steps = {"denoising_steps": schedule.denoising_steps, "training_steps": schedule.training_steps}
         return {"name": self.name, "state": self.state, "action": self.joints, **sizes, **steps}
 
 

@@ -1,0 +1,1 @@
+"""Parts of ``continual.py`` and ``multi_task.py``."""

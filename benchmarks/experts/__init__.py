@@ -1,0 +1,1 @@
+"""Parts of ``moe_caching.py``."""

@@ -1,0 +1,1 @@
+"""Parts of ``training_throughput.py``."""
