@@ -35,6 +35,8 @@ LINT = [
     ["mypy"],
     ["lint-imports"],
 ]
+# Files of tests in processes of one thread each; several threads in each would fight for the cores.
+PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
 
 
 def main() -> int:
@@ -55,8 +57,10 @@ def main() -> int:
         print("\n$", *command, flush=True)
         if run([str(interpreter(VENV).parent / command[0]), *command[1:]]):
             return fail(f"{command[0]} found problems")
-    print("\n$ pytest", *extra, flush=True)
-    return run([str(interpreter(VENV)), "-m", "pytest", *extra])
+    options = extra or PARALLEL
+    print("\n$ pytest", *options, flush=True)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    return run([str(interpreter(VENV)), "-m", "pytest", *options])
 
 
 def install() -> int:

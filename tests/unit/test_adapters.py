@@ -33,6 +33,7 @@ from robopolicy.evaluation.adapters._base import AdaptedEnv, Outcome, camera_opt
 from robopolicy.evaluation.adapters._fit import check_fit
 from robopolicy.evaluation.environments import EXPERTS, load_entry, make_env, make_env_for
 from robopolicy.export.bundle import export_bundle
+from robopolicy.models.noise_schedule import ScheduleConfig
 from robopolicy.policies._saved import save_policy
 from robopolicy.policies.diffusion_unet import Config, build
 
@@ -334,7 +335,9 @@ def peers_python() -> str:
 def make_bundle(folder: Path, specs: Specs) -> None:
     """An untrained policy, exported."""
     torch.manual_seed(0)
-    config = Config(channels=(8, 16), step_embedding=8, training_steps=20, denoising_steps=2)
+    config = Config(
+        channels=(8, 16), step_embedding=8, schedule=ScheduleConfig(training_steps=20, denoising_steps=2)
+    )
     module = build(config, PolicySpecs(specs, Horizons(2, 8, 4)))
     run = folder.with_name(f".{folder.name}")
     save_policy(

@@ -19,6 +19,7 @@ from synthetic import make_normalisers, make_policy_specs
 from robopolicy import __version__
 from robopolicy.cli.main import commands, main
 from robopolicy.datasets.store import EpisodeStore
+from robopolicy.models.noise_schedule import ScheduleConfig
 from robopolicy.policies._saved import save_policy
 from robopolicy.policies.diffusion_unet import Config, build
 
@@ -48,7 +49,9 @@ def refused(capsys, *arguments: object) -> str:
 def saved(tmp_path) -> Path:
     """An untrained policy on synthetic specs."""
     torch.manual_seed(0)
-    config = Config(channels=(8, 16), step_embedding=8, training_steps=20, denoising_steps=2)
+    config = Config(
+        channels=(8, 16), step_embedding=8, schedule=ScheduleConfig(training_steps=20, denoising_steps=2)
+    )
     policy = build(config, make_policy_specs())
     save_policy(
         tmp_path / "saved",
@@ -243,7 +246,7 @@ def test_recorded_exported_and_evaluated(capsys, tmp_path, saved):
         "8",
         "--train.steps",
         "2",
-        "--model.denoising-steps",
+        "--model.schedule.denoising-steps",
         "2",
         "--train.threads",
         "1",

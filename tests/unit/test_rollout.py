@@ -17,6 +17,7 @@ from robopolicy.core.policy import draw_noise, keyed_rng
 from robopolicy.core.specs import ArraySpec, PolicySpecs
 from robopolicy.evaluation.environments import make_env, named_observation
 from robopolicy.evaluation.rollout import evaluate
+from robopolicy.models.noise_schedule import ScheduleConfig
 from robopolicy.models.policy_module import TorchPolicy
 from robopolicy.policies.diffusion_unet import Config, build
 
@@ -24,7 +25,12 @@ from robopolicy.policies.diffusion_unet import Config, build
 @pytest.fixture(scope="module")
 def policy() -> TorchPolicy:
     torch.manual_seed(0)
-    module = build(Config(channels=(8, 16), step_embedding=8, training_steps=20, denoising_steps=3), SPECS)
+    module = build(
+        Config(
+            channels=(8, 16), step_embedding=8, schedule=ScheduleConfig(training_steps=20, denoising_steps=3)
+        ),
+        SPECS,
+    )
     affine = Affine((0.0, 0.0), (1.0, 1.0))
     return TorchPolicy(module, Normalisers({"place": affine}, affine))
 
