@@ -50,10 +50,14 @@ class Context:
     Args:
         instruction: one text per batch row, or empty.
         prefix: actions to agree with; only a policy whose specs say ``takes_prefix`` heeds it.
+        past: (batch, action_start, action_dim) what was done at the older instants of the observation
+            window, oldest first, in the action spec's units: what the first actions of a chunk should repeat.
+            NaN where the episode had not begun; None where nobody has kept it.
     """
 
     instruction: tuple[str, ...] = ()
     prefix: Prefix | None = None
+    past: Float32 | None = None
 
 
 NO_CONTEXT = Context()

@@ -1,0 +1,1 @@
+"""Scores of candidates, one file each; all have the shape of ``reranking.situation.Score``."""

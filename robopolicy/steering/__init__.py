@@ -1,0 +1,1 @@
+"""What acts on candidates: objectives that critics learn by, and the rewards that they learn from."""

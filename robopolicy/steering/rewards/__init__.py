@@ -1,0 +1,1 @@
+"""Rewards of stored episodes: one file each."""
