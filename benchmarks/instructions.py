@@ -21,7 +21,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from wording.nearest import bag_of_words, misspelt, nearest, right
+from wording.nearest import Phrasings, bag_of_words, misspelt, nearest, right
 from wording.picture import draw
 from wording.reaching import SIDES, Went, demonstrations, go, trained
 
@@ -45,9 +45,15 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, help="of each training")
     parser.add_argument("--seed", type=int, default=0, help="of the trainings")
+    parser.add_argument("--encoder", nargs="*", default=[], help="folders of sentence encoders to compare")
+    parser.add_argument("--encoders-only", action="store_true", help="no training")
     given = parser.parse_args()
     console = Console(width=140)
-    result: dict[str, Any] = {"encoder": encoders(console)}
+    result: dict[str, Any] = {"encoder": encoders(given.encoder, console)}
+    if given.encoders_only:
+        if given.json:
+            given.json.write_text(json.dumps(result, indent=2) + "\n")
+        return
     root = given.output or Path("runs") / ("instructions_quick" if given.quick else "instructions")
     root.mkdir(parents=True, exist_ok=True)
     stores = demonstrations(root, 4 if given.quick else 60, console)
@@ -64,20 +70,21 @@ def main() -> None:
             given.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def encoders(console: Console) -> list[dict[str, Any]]:
-    """Nearest task of every held-out phrasing."""
+def encoders(others: list[str], console: Console) -> list[dict[str, Any]]:
+    """Nearest task of every held-out phrasing, by the built-in encoder and by others, given as folders."""
     training, held_out = (read_phrasings(PHRASINGS / f"{n}.yaml") for n in ("training", "held_out"))
     alone = {task: () for task in training}
     wrong = {task: [misspelt(text) for text in texts] for task, texts in held_out.items()}
     table = Table("text encoder", "from the instruction", "and its phrasings", "the same, misspelt")
     rows = []
-    for name, encode in (("words", load_text_encoder("words").encode), ("bag of words", bag_of_words)):
-        cases = {
+    known = {name: load_text_encoder(name).encode for name in ("words", *others)}
+    for name, encode in {**known, "bag of words": bag_of_words}.items():
+        cases: dict[str, tuple[Phrasings, Phrasings]] = {
             "instruction": (alone, held_out),
             "phrasings": (training, held_out),
             "misspelt": (training, wrong),
         }
-        found = {case: nearest(encode, known, asked) for case, (known, asked) in cases.items()}
+        found = {case: nearest(encode, texts, asked) for case, (texts, asked) in cases.items()}
         table.add_row(name, *(rate(right(pairs), len(pairs)) for pairs in found.values()))
         missed = [pair for pair in found["phrasings"] if pair[1] != pair[2]]
         counts = {case: right(pairs) for case, pairs in found.items()}
