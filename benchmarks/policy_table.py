@@ -54,10 +54,15 @@ def main() -> None:
         demonstrations(setting, task)
     cells = [(task, recipe, seed) for seed in seeds for task in tasks for recipe in recipes]
     stop = time.monotonic() + 60 * given.minutes
+    failed: list[RuntimeError] = []
 
     def fill(cell: tuple[Task, Recipe, int]) -> None:
         if time.monotonic() < stop:
-            run_cell(setting, *cell)
+            try:
+                run_cell(setting, *cell)
+            except RuntimeError as error:  # the others are of use all the same
+                failed.append(error)
+                return
             console.print(f"{cell[0].name:20} {cell[1].family:22} seed {cell[2]}", highlight=False)
 
     with ThreadPoolExecutor(given.jobs) as pool:
@@ -71,6 +76,10 @@ def main() -> None:
     console.print(f"plot: {root / 'policy_table.png'}")
     if given.json:
         write_json(given.json, as_tree(found, tasks, recipes))
+    for error in failed:
+        console.print(str(error), markup=False)
+    if failed:
+        raise SystemExit(f"{len(failed)} cells failed")
 
 
 if __name__ == "__main__":
