@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from robopolicy.core.normalise import Normalisers
 from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Float32
 from robopolicy.core.specs import PolicySpecs
 
 
-@runtime_checkable
 class Critic(Protocol):
     """Scores action chunks of whatever policy; torch critics and those of bundles satisfy this.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,12 +21,13 @@ class Situation:
         specs: of the policy that drew them.
         observation: each (batch, observation_horizon, *shape), in physical units.
         context: instruction, prefix (what is committed already) and past actions; see ``Context``.
-        rng: source of randomness of scores that need one; never global.
+        rng: source of randomness of scores that need one, one for each batch row, so that what becomes of a
+            row does not depend on its neighbours; never global.
     """
 
     specs: PolicySpecs
     observation: Arrays
-    rng: np.random.Generator
+    rng: Sequence[np.random.Generator]
     context: Context = NO_CONTEXT
 
 
@@ -47,5 +49,9 @@ class Score(Protocol):
             candidates: (batch, n, prediction_horizon, action_dim) in the action spec's units.
         Returns:
             (batch, n); NaN where it cannot judge.
+        Raises:
+            ShapeError, SpecError, ConfigError: the situation is not what the score was made for; nothing is
+                chosen then. Any other exception counts as NaN for all candidates: the policy's first sample
+                goes out, and the decision's note names the exception. In a warm-up it passes.
         """
         ...
