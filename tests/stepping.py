@@ -21,9 +21,11 @@ from test_runtime_support import (
     tiny_specs,
 )
 
+from robopolicy.core.normalise import Affine, Normalisers
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.runtime import Bundle, Producer, write_bundle
 
+MEMBERS = 2
 #: chunk' = keep * chunk + told * projection(conditioning), then blended with the prefix.
 STEPS = ((0.5, 1.0), (0.25, -2.0), (1.5, 0.1))
 
@@ -33,7 +35,8 @@ def step_specs(*, prefix: bool = False) -> PolicySpecs:
 
 
 def step_graphs(specs: PolicySpecs, *, critic: bool = False, parameters: int = 2) -> dict[str, bytes]:
-    """encoder and step, and where asked for a critic: value = sum of conditioning + mean of chunk."""
+    """encoder and step, and where asked for a critic of two members: sum of conditioning + mean of chunk,
+    and the same the other way round."""
     graphs = {"encoder": tiny_graphs(specs)["encoder"], "step": _step(specs, parameters)}
     if critic:
         model = onnx.load_model_from_string(graphs["encoder"])
@@ -82,16 +85,19 @@ def _step(specs: PolicySpecs, parameters: int) -> bytes:
 def _critic(specs: PolicySpecs) -> bytes:
     horizon, dim = specs.chunk_shape
     nodes = [
-        helper.make_node("ReduceSum", ["critic_conditioning", "axes"], ["seen"], keepdims=0),
-        helper.make_node("ReduceMean", ["chunk"], ["done"], axes=[1, 2], keepdims=0),
-        helper.make_node("Add", ["seen", "done"], ["value"]),
+        helper.make_node("ReduceSum", ["critic_conditioning", "axes"], ["seen"], keepdims=1),
+        helper.make_node("ReduceMean", ["chunk"], ["all_done"], axes=[1, 2], keepdims=1),
+        helper.make_node("Squeeze", ["all_done", "axes"], ["done"]),
+        helper.make_node("Add", ["seen", "done"], ["first"]),
+        helper.make_node("Neg", ["first"], ["second"]),
+        helper.make_node("Concat", ["first", "second"], ["value"], axis=1),
     ]
     inputs = [
         _info("critic_conditioning", ["rows", CONDITIONING_DIM]),
         _info("chunk", ["rows", horizon, dim]),
     ]
     constants = [_constant("axes", np.array([1]))]
-    graph = helper.make_graph(nodes, "critic", inputs, [_info("value", ["rows"])], constants)
+    graph = helper.make_graph(nodes, "critic", inputs, [_info("value", ["rows", MEMBERS])], constants)
     return model_bytes(graph, OPSET)
 
 
@@ -108,7 +114,17 @@ def write_step_bundle(
         "producer": Producer("test"),
         "steps": STEPS,
     }
+    if critic:
+        content["critic_inputs"] = tuple(specs.specs.observation)
+        content["critic_normalisers"] = critic_normalisers(specs)
     return write_bundle(directory, **{**content, **changes})
+
+
+def critic_normalisers(specs: PolicySpecs) -> Normalisers:
+    """Other statistics than the policy's, as of other episodes."""
+    fitted = tiny_normalisers(specs)
+    wider = Affine(fitted.action.offset, tuple(1.5 * scale for scale in fitted.action.scale))
+    return dataclasses.replace(fitted, action=wider)
 
 
 def _info(name: str, shape: list[Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from robopolicy.core.serial import to_tree
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.evaluation.run_files import SUMMARY, episode_file
 from robopolicy.runtime import RunResult, percentile_ms
+from robopolicy.runtime.control.decisions import Decisions
 from robopolicy.runtime.safety.filter import REASONS
 
 HEAVY = ("torch", "diffusers", "zarr")
@@ -57,7 +59,8 @@ class RunFolder:
         """Write one episode's arrays."""
         name = episode_file(len(self._results))
         np.savez(self._folder / name, **arrays(result))
-        self._results.append(result)
+        # Candidates are on disk now, and would fill the memory.
+        self._results.append(replace(result, decisions=result.decisions.without_candidates))
         self._episodes.append({"file": name, "seed": seed, **facts(result)})
 
     def finish(self) -> dict[str, Any]:
@@ -69,7 +72,7 @@ class RunFolder:
 
 
 def arrays(result: RunResult) -> dict[str, Any]:
-    """Per tick, per chunk and per request."""
+    """Per tick, per chunk, per request and per decision."""
     names = (
         *("time_ns", "lateness_ns", "busy_ns", "references", "commands"),
         *("joins_ns", "inference_ns", "delay_ns", "observation_age_ns"),
@@ -77,6 +80,7 @@ def arrays(result: RunResult) -> dict[str, Any]:
     return {
         **{name: getattr(result, name) for name in names},
         "interventions": result.intervention_bits(REASONS),
+        **result.decisions.arrays,
     }
 
 
@@ -89,6 +93,7 @@ def facts(result: RunResult) -> dict[str, Any]:
     return {
         "success": result.reason == "success",
         **{name: to_tree(getattr(result, name)) for name in names},
+        "decisions": dict(result.decisions.totals),
     }
 
 
@@ -114,7 +119,28 @@ def summarise_runs(results: list[RunResult], episodes: int) -> dict[str, Any]:
         "reasons": [r.reason for r in results],
         "interventions": [to_tree(r.interventions) for r in results],
         "scheduler": [to_tree(r.scheduler) for r in results],
+        **choosing(results),
         "heavy_modules_loaded": [name for name in HEAVY if name in sys.modules],
+    }
+
+
+def choosing(results: list[RunResult]) -> dict[str, Any]:
+    """What came of drawing and judging candidates, over all episodes; the size is that of those kept [MB]."""
+    totals = sum((Counter(r.decisions.totals) for r in results), Counter())
+    count = totals["decisions"]
+    draw, score = (
+        np.concatenate([getattr(r.decisions, name) for r in results] or [np.zeros(0, dtype=np.int64)])
+        for name in ("draw_ns", "score_ns")
+    )
+    return {
+        "decisions": {name: totals[name] for name in Decisions().totals},
+        "mean_drawn": totals["candidates_drawn"] / count if count else 0.0,
+        "share_other_than_first": totals["other_than_first"] / count if count else 0.0,
+        "draw_p50_ms": percentile_ms(draw, 50),
+        "draw_p99_ms": percentile_ms(draw, 99),
+        "score_p50_ms": percentile_ms(score, 50),
+        "score_p99_ms": percentile_ms(score, 99),
+        "candidates_mb": sum(r.decisions.candidates_bytes for r in results) * 1e-6,
     }
 
 

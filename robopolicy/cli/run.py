@@ -18,6 +18,8 @@ from rich.progress import track
 from robopolicy import robots
 from robopolicy.cli._enter_key import EnterKey
 from robopolicy.cli._run import RunFolder
+from robopolicy.cli._run_reranking import describe, reranking
+from robopolicy.cli._selection import Asked
 from robopolicy.core.errors import ConfigError
 from robopolicy.core.goals import without
 from robopolicy.core.provenance import create_run
@@ -64,7 +66,15 @@ class Args:
         instruction: what to do, in words.
         goal: what to reach, as STORE#EPISODE: what the last step of that episode saw.
         mode: how chunks are joined, see ``SchedulerConfig``.
-        candidates: per request; the first is executed.
+        candidates: per request; the best by ``select`` is executed.
+        select: scores to choose by, as NAME or NAME=WEIGHT: critic, consistency=0.5, random_pick ...; by the
+            critic where there is one, unless said otherwise.
+        score: an option of a score, as NAME.OPTION=VALUE.
+        critic: a bundle whose critic judges, instead of the policy's own.
+        temperature: 0 takes the best candidate; larger chooses closer to uniformly, in the scores' unit.
+        pessimism: over the critic's members: min (as trained), mean, or std.
+        deadline_ms: from a request to its choice; fewer candidates are drawn where more would take longer; 0
+            sets none. Four fifths of a policy period unless said otherwise [ms].
         threads: of the inference.
         provider: inference engine: auto, cpu, cuda or tensorrt.
         worker_python: interpreter of the inference process; empty takes this one.
@@ -95,6 +105,12 @@ class Args:
     goal: str = ""
     mode: Literal["replace", "ensemble", "real_time_chunking"] = "replace"
     candidates: int = 1
+    select: tuple[str, ...] = ()
+    score: tuple[str, ...] = ()
+    critic: Path | None = None
+    temperature: float = 0.0
+    pessimism: Literal["", "min", "mean", "std"] = ""
+    deadline_ms: float | None = None
     threads: int = 1
     provider: str = "auto"
     worker_python: str = ""
@@ -118,14 +134,15 @@ def run(args: Args) -> int:
         raise ConfigError("give either --bundle or --connect")
     config, restarts = _config(args), RestartConfig(args.restarts, spare=args.spare)
     deadman = EnterKey(args.deadman_s) if args.deadman == "enter" else None
+    endpoint = _endpoint(args)
+    specs = endpoint.policy_specs
     worker = WorkerConfig(
         python=args.worker_python,
         threads=args.threads,
         provider=args.provider,
         max_candidates=args.candidates,
+        **reranking(endpoint, Asked.of(args)),
     )
-    endpoint = _endpoint(args)
-    specs = endpoint.policy_specs
     goals = load_goals(args.goal, specs) if args.goal else {}
     env = make_env_for(args.env, without(specs, goals))
     robot = getattr(env.unwrapped, "robot", None) or robots.load(env.specs.robot)
@@ -215,6 +232,8 @@ def _conclude(args: Args, summary: dict[str, Any], console: Console) -> None:
         f"{summary['control_lateness_p99_ms']:.2f} ms at {summary['control_rate_hz']:.1f} Hz; inference p50 "
         f"{summary['inference_p50_ms']:.1f}, p99 {summary['inference_p99_ms']:.1f} ms"
     )
+    if args.candidates > 1 and summary["decisions"]["decisions"]:
+        console.print(describe(summary))
     if summary["faults"]:
         counts = ", ".join(f"{kind}: {count}" for kind, count in summary["faults"].items())
         console.print(f"faults: {counts}; {summary['restarts']} restarts")

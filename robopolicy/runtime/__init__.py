@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from robopolicy.runtime.inference.client import InferenceClient, LocalClient, Request, Response
     from robopolicy.runtime.inference.supervisor import RestartConfig, SupervisedClient
     from robopolicy.runtime.inference.worker_client import WorkerClient, WorkerConfig
+    from robopolicy.runtime.reranking.build import build_reranker
+    from robopolicy.runtime.reranking.callables import CallablePolicy
+    from robopolicy.runtime.reranking.choice import Choice
+    from robopolicy.runtime.reranking.config import RerankConfig, ScoreConfig
+    from robopolicy.runtime.reranking.policy import RerankedPolicy
+    from robopolicy.runtime.reranking.reranker import Reranker
     from robopolicy.runtime.safety.config import SafetyConfig
     from robopolicy.runtime.safety.deadman import Deadman
     from robopolicy.runtime.safety.filter import SafetyFilter
@@ -38,6 +44,12 @@ _MODULES = {
     "inference.client": ("InferenceClient", "LocalClient", "Request", "Response"),
     "inference.supervisor": ("RestartConfig", "SupervisedClient"),
     "inference.worker_client": ("WorkerClient", "WorkerConfig"),
+    "reranking.build": ("build_reranker",),
+    "reranking.callables": ("CallablePolicy",),
+    "reranking.choice": ("Choice",),
+    "reranking.config": ("RerankConfig", "ScoreConfig"),
+    "reranking.policy": ("RerankedPolicy",),
+    "reranking.reranker": ("Reranker",),
     "safety.config": ("SafetyConfig",),
     "safety.deadman": ("Deadman",),
     "safety.filter": ("SafetyFilter",),
@@ -49,6 +61,8 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "Bundle",
     "BundlePolicy",
+    "CallablePolicy",
+    "Choice",
     "ChunkScheduler",
     "Deadman",
     "FAULTS",
@@ -62,6 +76,9 @@ __all__ = [
     "Producer",
     "RealtimeConfig",
     "Request",
+    "RerankConfig",
+    "RerankedPolicy",
+    "Reranker",
     "Response",
     "RestartConfig",
     "RunConfig",
@@ -69,10 +86,12 @@ __all__ = [
     "SafetyConfig",
     "SafetyFilter",
     "SchedulerConfig",
+    "ScoreConfig",
     "Smoothness",
     "SupervisedClient",
     "WorkerClient",
     "WorkerConfig",
+    "build_reranker",
     "bundle_digest",
     "load_bundle",
     "percentile_ms",

@@ -66,7 +66,7 @@ def command(bundle: Path, output: Path, *more: str) -> list[str]:
 
 def test_a_run_writes_what_its_report_reads(bundle: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    more = ("--episodes", "2", "--duration-s", "1.0", "--candidates", "2", "--instruction", "lift the cube")
+    more = ("--episodes", "2", "--duration-s", "1.0", "--instruction", "lift the cube")
     done = subprocess.run(command(bundle, output, *more), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     stored = read_run(output)

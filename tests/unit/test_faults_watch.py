@@ -63,6 +63,15 @@ def test_a_slow_policy_gets_a_multiple_of_what_it_was_measured_to_take() -> None
     assert warm.hang_ns == 450 * MS
 
 
+def test_where_calls_vary_the_slowest_of_the_warm_up_is_never_forgotten() -> None:
+    for varies, hang_ms in ((True, 450), (False, 100)):
+        warm = watch(varies=varies)
+        warm.look(Status(1, READY, 1, 0, 150 * MS), 1, 0)
+        for _ in range(60):
+            warm.measured(5 * MS)  # one candidate, while time was short
+        assert warm.hang_ns == hang_ms * MS
+
+
 def test_time_in_which_nobody_looked_does_not_count() -> None:
     w = watch()
     w.look(Status(5, READY, 1, 0, 0), 1, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_sizes_that_differ_and_a_policy_without_an_encoder_are_told(tmp_path):
 class ToldCritic(TinyCritic):
     """Adds what the instruction says to the conditioning."""
 
-    def encode(self, observation):
+    def encode(self, observation, generator=None):
         return super().encode(observation) + observation["instruction"][:, :4]
 
 
@@ -165,16 +166,26 @@ def test_a_critic_is_told_too(run):
 @pytest.mark.slow
 def test_an_exported_critic_is_told_too(run, tmp_path):
     policy = load_policy(run)
-    critic = ToldCritic(policy.policy_specs)
+    critic = TorchCritic(ToldCritic(policy.policy_specs), policy.normalisers, text_encoder=ENCODER)
     options = ExportOptions(form="step", candidates=(1,))
     export_bundle(run, tmp_path / "bundle", options=options, critic=critic)  # compares the values
     exported = BundlePolicy(load_bundle(tmp_path / "bundle"))
     observation, noise = call(policy)
     chunks = exported.sample(observation, noise, LIFT)
     values = exported.values(observation, chunks, LIFT)
-    expected = TorchCritic(critic, policy.normalisers, text_encoder=ENCODER).values(observation, chunks, LIFT)
+    expected = critic.values(observation, chunks, LIFT)
     np.testing.assert_allclose(values, expected, atol=1e-4)
     assert (values != exported.values(observation, chunks, PUSH)).any()
+
+
+def test_a_critic_that_understands_other_words_is_refused(run, tmp_path):
+    policy = load_policy(run)
+    other = SimpleNamespace(name="words", dim=ENCODER.dim, digest="0" * 64)
+    for encoder, told in ((None, "the critic's none"), (other, "the critic's 'words' .000000000000")):
+        critic = TorchCritic(ToldCritic(policy.policy_specs), policy.normalisers, text_encoder=encoder)
+        with pytest.raises(SpecError, match=told):
+            export_bundle(run, tmp_path / "bundle", critic=critic)
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_description_from_before_there_was_language_is_read(run, tmp_path):

@@ -54,6 +54,7 @@ def test_remote_gives_what_the_policy_gives_here(batch: int, n: int, full: bool)
     here = Plain()
     call = call_of(here.policy_specs, 3, batch, n, full)
     with served(there := Plain(), max_batch=3, max_candidates=4) as url, RemotePolicy(url) as remote:
+        assert remote.max_candidates == 4
         assert isinstance(remote, Policy) and remote.policy_specs == here.policy_specs
         assert (remote.digest, remote.provider) == (DIGEST, "plain")
         for _ in range(3):

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from stepping import STEPS, projection, step_graphs, step_specs, write_step_bundle
+from stepping import (
+    MEMBERS,
+    STEPS,
+    critic_normalisers,
+    projection,
+    step_graphs,
+    step_specs,
+    write_step_bundle,
+)
 from test_runtime_support import tiny_graphs, tiny_window, write_tiny_bundle
 
 from robopolicy.core.errors import BundleError, ConfigError, NonFiniteValueError, ShapeError, SpecError
+from robopolicy.core.normalise import Affine, Normalisers
 from robopolicy.core.policy import Context, Prefix
 from robopolicy.runtime import Bundle, BundlePolicy, load_bundle
 from robopolicy.runtime.backends import onnxruntime as backend
@@ -62,7 +72,7 @@ def test_the_loop_is_what_the_rows_say_for_any_number_of_candidates(tmp_path: Pa
         observation, noise = windows(bundle, batch), noise_of(bundle, batch, n)
         expected = by_hand(bundle, observation, noise)
         np.testing.assert_allclose(policy.sample(observation, noise), expected, atol=1e-5)
-    assert len(policy._sampler._loops) == backend.KEPT_LOOPS
+    assert len(policy._backends["step"]._loops) == backend.KEPT_LOOPS
 
 
 def test_results_are_the_callers_to_keep(tmp_path: Path) -> None:
@@ -162,12 +172,16 @@ def test_values_are_the_critics(tmp_path: Path) -> None:
     candidates = policy.sample(observation, noise)
     model = onnx.load_model_from_string(bundle.graphs["encoder"])
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
-    inputs = bundle.normalisers.observations(bundle.policy_specs.specs, observation)
+    own = critic_normalisers(bundle.policy_specs)
+    assert policy.has_critic and policy.critic_normalisers == own
+    inputs = own.observations(policy.critic_specs.specs, observation)
     seen = sum(v.reshape(2, -1) @ weights[f"{k}_w"] for k, v in inputs.items()).sum(-1)
-    expected = seen[:, None] + bundle.normalisers.action.forward(candidates).mean((-1, -2))
+    expected = seen[:, None] + own.action.forward(candidates).mean((-1, -2))
     values = policy.values(observation, candidates)
-    assert values.shape == (2, 3) and values.dtype == np.float32
-    np.testing.assert_allclose(values, expected, atol=1e-5)
+    assert values.shape == (2, 3, MEMBERS) and values.dtype == np.float32
+    np.testing.assert_allclose(values, np.stack([expected, -expected], -1), atol=1e-5)
+    unlike = np.abs(expected - seen[:, None] - bundle.normalisers.action.forward(candidates).mean((-1, -2)))
+    assert unlike.max() > 1e-3  # the policy's normalisers would give something else
     with pytest.raises(ShapeError, match="candidates"):
         policy.values(observation, candidates[0])
     with pytest.raises(ShapeError, match="joints"):
@@ -188,4 +202,65 @@ def test_a_critic_comes_with_both_its_graphs(tmp_path: Path) -> None:
         write_step_bundle(tmp_path / "bundle", graphs={k: v for k, v in graphs.items() if k != "critic"})
     swapped = {**graphs, "critic": graphs["critic_encoder"]}
     with pytest.raises(BundleError, match=r"critic\.onnx has inputs"):
-        write_step_bundle(tmp_path / "bundle", graphs=swapped)
+        write_step_bundle(tmp_path / "bundle", critic=True, graphs=swapped)
+
+
+def test_a_critic_may_look_at_less_than_the_policy(tmp_path: Path) -> None:
+    specs = step_specs()
+    first, *others = specs.specs.observation
+    assert others
+    fewer = dataclasses.replace(specs, specs=specs.specs.select((first,)))
+    fitted = critic_normalisers(specs)
+    own = dataclasses.replace(fitted, observation={first: fitted.observation[first]})
+    part = {"critic_inputs": (first,), "critic_normalisers": own}
+    scored = step_graphs(fewer, critic=True)
+    graphs = {**step_graphs(specs), **{k: v for k, v in scored.items() if k.startswith("critic")}}
+    bundle = write_step_bundle(tmp_path / "bundle", graphs=graphs, **part)
+    policy = BundlePolicy(bundle, provider="cpu")
+    assert list(policy.critic_specs.specs.observation) == [first]
+    observation, noise = windows(bundle, 2), noise_of(bundle, 2, 3)
+    candidates = policy.sample(observation, noise)
+    values = policy.values({first: observation[first]}, candidates)
+    assert values.shape == (2, 3, MEMBERS)
+    np.testing.assert_array_equal(values, policy.values(observation, candidates))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"critic_inputs": ()}, "belong together"),
+        ({"critic_inputs": ("joints", "joints")}, "each input once"),
+        ({"critic_inputs": ("elsewhere",)}, r"looks at \['elsewhere'\]"),
+        ({"critic_inputs": ("joints", "instruction")}, "looks at"),
+        ({"critic_normalisers": None}, "critic_normalisers.json"),
+        ({"critic_normalisers": Normalisers({}, Affine((0.0,), (1.0,)))}, "critic_normalisers.json covers"),
+    ],
+)
+def test_a_critic_that_contradicts_itself_is_refused(
+    changes: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError, match=told):
+        write_step_bundle(tmp_path / "bundle", critic=True, **changes)
+
+
+def test_normalisers_of_no_critic_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"critic_normalisers\.json"):
+        write_step_bundle(tmp_path / "bundle", critic_normalisers=critic_normalisers(step_specs()))
+
+
+def test_values_that_are_not_numbers_pass_through(tmp_path: Path) -> None:
+    """Whoever chooses among candidates must be told, not stopped."""
+    graphs = step_graphs(step_specs(), critic=True)
+    model = onnx.load_model_from_string(graphs["critic"])
+    for node in model.graph.node:
+        if node.op_type == "Neg":
+            node.op_type = "Log"  # of a negative number
+    bundle = write_step_bundle(
+        tmp_path / "bundle", critic=True, graphs={**graphs, "critic": model.SerializeToString()}
+    )
+    policy = BundlePolicy(bundle, provider="cpu")
+    observation = windows(bundle, 1)
+    candidates = policy.sample(observation, noise_of(bundle, 1, 1))
+    far = np.concatenate([1e4 * candidates, -1e4 * candidates], axis=1)
+    values = policy.values(observation, far)
+    assert np.isfinite(values[..., 0]).all() and np.isnan(values[..., 1]).any()

@@ -64,16 +64,17 @@ def test_there_is_a_prefix_only_where_there_is_something_to_agree_with():
     for mode in ("replace", "ensemble"):
         scheduler = make_scheduler(mode)
         scheduler.accept(np.zeros((16, 3)), 0, 0)
-        assert scheduler.prefix(PERIOD_NS) is None
+        assert scheduler.committed(PERIOD_NS) is not None and not scheduler.binds
     scheduler = make_scheduler("real_time_chunking")
-    assert scheduler.prefix(0) is None
+    assert scheduler.binds
+    assert scheduler.committed(0) is None
     scheduler.accept(np.zeros((16, 3)), 0, 0)
-    assert scheduler.prefix(0) is not None
+    assert scheduler.committed(0) is not None
     # Its last action is due 15 periods after its observation: action 0 of one 15 periods later.
-    assert scheduler.prefix(15 * PERIOD_NS) is not None
-    assert scheduler.prefix(15 * PERIOD_NS + 1) is None
+    assert scheduler.committed(15 * PERIOD_NS) is not None
+    assert scheduler.committed(15 * PERIOD_NS + 1) is None
     scheduler.reset(np.zeros(3), 0)
-    assert scheduler.prefix(0) is None
+    assert scheduler.committed(0) is None
 
 
 @pytest.mark.parametrize("reached", ["end", "start"])
@@ -85,7 +86,7 @@ def test_the_prefix_is_aligned_with_the_new_chunk(reached, delay_ms):
     scheduler._meter = DelayMeter(window=1, warmup=0)
     scheduler._meter.add(delay_ms * MS)
     observed_ns = 6 * PERIOD_NS
-    actions, weights = scheduler.prefix(observed_ns)
+    actions, weights = scheduler.committed(observed_ns)
     assert actions.shape == (16, 3) and weights.shape == (16,)
     assert actions.dtype == weights.dtype == np.float32
     np.testing.assert_allclose(actions[:9], chunk[6:15], atol=1e-5)  # action 6 + k of the old is k of the new
@@ -108,7 +109,7 @@ def test_a_policy_that_returns_the_prefix_leaves_the_reference_as_it_is(seed, de
     now_ns = 900 * MS  # the first join is over
     for delay in delays:
         observed_ns = -(-now_ns // PERIOD_NS) * PERIOD_NS
-        prefix = told.prefix(observed_ns)
+        prefix = told.committed(observed_ns)
         if prefix is None:
             break
         now_ns = observed_ns + delay * MS
@@ -126,7 +127,7 @@ def test_between_grids_the_prefix_leaves_it_nearly_as_it_is(seed, shift):
         scheduler.reset(chunk[0], 0)
         scheduler.accept(chunk, 0, 0)
     observed_ns = 500 * MS + shift * MS
-    told.accept(told.prefix(observed_ns)[0], observed_ns, observed_ns + 50 * MS)
+    told.accept(told.committed(observed_ns)[0], observed_ns, observed_ns + 50 * MS)
     bend = np.abs(np.diff(chunk, 2, axis=0)).max()
     for at_ns in range(observed_ns + 50 * MS, 1_300 * MS, 20 * MS):
         gap = np.abs(told.reference(at_ns)[0] - left.reference(at_ns)[0]).max()

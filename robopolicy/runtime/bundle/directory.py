@@ -13,8 +13,11 @@ with rows = batch * n. The manifest says which file has which role. Instead of t
 to be run once for each row of the manifest's ``steps``. A policy that heeds a prefix has the inputs prefix
 (rows, *chunk_shape) and prefix_weight (rows, prediction_horizon) in either. A critic adds
 
-    critic_encoder.onnx   the observations -> critic_conditioning (batch, ...)
-    critic.onnx           critic_conditioning, chunk (rows, *chunk_shape) -> value (rows,)
+    critic_normalisers.json   Normalisers of its own: it may have been trained on other episodes
+    critic_encoder.onnx       some of the observations -> critic_conditioning (batch, ...)
+    critic.onnx               critic_conditioning, chunk (rows, *chunk_shape) -> value (rows, members)
+
+The manifest's ``critic_inputs`` say what it looks at; chunks reach it normalised by its own normalisers.
 
 A policy that follows instructions has the further input instruction (batch, instruction_dim) in its encoders,
 and brings the encoder of the texts, one of
@@ -23,7 +26,8 @@ and brings the encoder of the texts, one of
     text_model.onnx and text_tokenizer.json   a sentence encoder, see ``runtime.language.sentence``
 
 States enter the encoders normalised, as float32 (batch, observation_horizon, features); images as
-uint8 (batch, observation_horizon, height, width, channels). Chunks and prefixes are normalised.
+uint8 (batch, observation_horizon, height, width, channels). Chunks and prefixes are normalised by
+the policy's.
 """
 
 from __future__ import annotations
@@ -43,8 +47,15 @@ from robopolicy.core.normalise import Normalisers
 from robopolicy.core.serial import from_tree, to_tree
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.runtime.backends.onnx_file import read_signature
-from robopolicy.runtime.bundle.contract import check_contract
+from robopolicy.runtime.bundle.contract import (
+    CRITIC_NORMALISERS,
+    NORMALISERS,
+    CriticPart,
+    check_contract,
+    critic_specs_of,
+)
 from robopolicy.runtime.bundle.manifest import (
+    CRITIC,
     MANIFEST,
     TEXT_PREFIX,
     FileEntry,
@@ -58,7 +69,6 @@ from robopolicy.runtime.bundle.manifest import (
 )
 
 SPECS = "specs.json"
-NORMALISERS = "normalisers.json"
 
 T = TypeVar("T")
 
@@ -72,6 +82,7 @@ class Bundle:
         graphs: role ("encoder", "sampler", ...) to the bytes of its ONNX file.
         digest: SHA-256 (hex) of the manifest, and through it of every file.
         text_files: of the text encoder, under the names that it gives them; empty without instructions.
+        critic: None where the bundle has none.
     """
 
     directory: Path
@@ -81,6 +92,7 @@ class Bundle:
     graphs: Mapping[str, bytes]
     digest: str
     text_files: Mapping[str, bytes] = field(default_factory=dict)
+    critic: CriticPart | None = None
 
 
 def write_bundle(directory: Path | str, **content: Any) -> Bundle:
@@ -124,6 +136,8 @@ def compose(
     steps: tuple[tuple[float, ...], ...] = (),
     measured: Mapping[str, float] | None = None,
     text_encoder: TextEncoder | None = None,
+    critic_inputs: tuple[str, ...] = (),
+    critic_normalisers: Normalisers | None = None,
 ) -> dict[str, bytes]:
     """Every file of a bundle, by name, held against one another as a reader does.
 
@@ -133,6 +147,7 @@ def compose(
         precision: role to one of ``manifest.PRECISIONS``; "fp32" where it says nothing.
         steps, measured: see ``Manifest``.
         text_encoder: of a policy that follows instructions; its files go into the bundle.
+        critic_inputs, critic_normalisers: of a critic, where there are its graphs; see ``Manifest``.
     Raises:
         BundleError: graphs, specs and normalisers contradict one another.
     """
@@ -150,6 +165,7 @@ def compose(
     files = {
         SPECS: _json_bytes(policy_specs),
         NORMALISERS: _json_bytes(normalisers),
+        **({} if critic_normalisers is None else {CRITIC_NORMALISERS: _json_bytes(critic_normalisers)}),
         **{entries[role].file: data for role, data in graphs.items()},
         **texts,
     }
@@ -164,6 +180,7 @@ def compose(
         measured=measured,
         text_encoder="" if text_encoder is None else text_encoder.name,
         text_files=tuple(texts),
+        critic_inputs=critic_inputs,
     )
     files[MANIFEST] = manifest.dump()
     assemble(files)
@@ -208,6 +225,7 @@ def load_bundle(directory: Path | str, *, digest: str | None = None) -> Bundle:
 def _needed(manifest: Manifest) -> set[str]:
     """What a reader of this manifest needs, which is all there may be."""
     used = {SPECS, NORMALISERS, *(graph.file for graph in manifest.graphs.values()), *manifest.text_files}
+    used |= {CRITIC_NORMALISERS} if CRITIC in manifest.features else set()
     if set(manifest.files) != used:
         raise BundleError(f"{MANIFEST} lists {sorted(manifest.files)}, a reader uses {sorted(used)}")
     return {MANIFEST, *used}
@@ -225,14 +243,18 @@ def _assemble(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bun
             raise BundleError(
                 f"{graph.file} has opset {signatures[role].opset}, {MANIFEST} says {graph.opset}"
             )
-    check_contract(specs, normalisers, signatures, len(manifest.steps[0]) if manifest.steps else 0)
+    critic = None
+    if CRITIC in manifest.features:
+        fitted = _parse(Normalisers, CRITIC_NORMALISERS, files[CRITIC_NORMALISERS])
+        critic = CriticPart(critic_specs_of(specs, manifest.critic_inputs), fitted)
+    check_contract(specs, normalisers, signatures, len(manifest.steps[0]) if manifest.steps else 0, critic)
     if bool(specs.instruction_dim) != bool(manifest.text_files):
         raise BundleError(
             f"{SPECS} has instruction_dim {specs.instruction_dim}, {MANIFEST} the text encoder's files "
             f"{list(manifest.text_files)}: a policy that follows instructions needs an encoder, others none"
         )
     texts = {name[len(TEXT_PREFIX) :]: files[name] for name in manifest.text_files}
-    return Bundle(root, manifest, specs, normalisers, graphs, sha256_hex(files[MANIFEST]), texts)
+    return Bundle(root, manifest, specs, normalisers, graphs, sha256_hex(files[MANIFEST]), texts, critic)
 
 
 def bundle_digest(directory: Path | str) -> str:

@@ -97,6 +97,8 @@ class Manifest:
             run time depends on it.
         text_encoder: name of the encoder of instructions; empty without that feature.
         text_files: its files, each named ``TEXT_PREFIX`` and what the encoder calls it.
+        critic_inputs: what the critic's encoder takes: some of the policy's observations, and "instruction"
+            where it heeds one; empty without that feature.
     """
 
     format: str
@@ -112,6 +114,7 @@ class Manifest:
     measured: Mapping[str, float] = field(default_factory=dict)
     text_encoder: str = ""
     text_files: tuple[str, ...] = ()
+    critic_inputs: tuple[str, ...] = ()
 
     @classmethod
     def build(
@@ -127,12 +130,17 @@ class Manifest:
         measured: Mapping[str, float] | None = None,
         text_encoder: str = "",
         text_files: tuple[str, ...] = (),
+        critic_inputs: tuple[str, ...] = (),
     ) -> Manifest:
         draft = cls(
             FORMAT, FORMAT_VERSION, policy, denoising_steps, files, graphs, producer, "", features, steps
         )
         draft = dataclasses.replace(
-            draft, measured=dict(measured or {}), text_encoder=text_encoder, text_files=text_files
+            draft,
+            measured=dict(measured or {}),
+            text_encoder=text_encoder,
+            text_files=text_files,
+            critic_inputs=critic_inputs,
         )
         return dataclasses.replace(draft, checksum=checksum(to_tree(draft)))
 
@@ -156,6 +164,7 @@ class Manifest:
         _check_graphs(manifest)
         _check_steps(manifest)
         _check_text(manifest)
+        _check_critic(manifest)
         return manifest
 
     def dump(self) -> bytes:
@@ -223,6 +232,16 @@ def _check_text(manifest: Manifest) -> None:
         raise BundleError(
             f"{MANIFEST}: text_files {list(manifest.text_files)} must differ, begin with {TEXT_PREFIX!r} and "
             f"be among {sorted(manifest.files)}"
+        )
+
+
+def _check_critic(manifest: Manifest) -> None:
+    """What the critic looks at is told exactly where there is one."""
+    inputs = manifest.critic_inputs
+    if (CRITIC in manifest.features) != bool(inputs) or len(set(inputs)) < len(inputs):
+        raise BundleError(
+            f"{MANIFEST}: features {list(manifest.features)} with critic_inputs {list(inputs)}; {CRITIC!r} "
+            "and what it looks at belong together, each input once"
         )
 
 

@@ -12,9 +12,11 @@ from robopolicy.core.errors import NonFiniteValueError, ShapeError, SpecError, W
 from robopolicy.core.geometry import Float
 from robopolicy.core.history import History
 from robopolicy.core.plant import Plant
+from robopolicy.core.policy import Float32
 from robopolicy.runtime.control.faults import FaultError
 from robopolicy.runtime.control.hold_up import HoldUp
 from robopolicy.runtime.control.monitors import Monitors
+from robopolicy.runtime.control.past import past_actions
 from robopolicy.runtime.control.preconditions import (
     check_client,
     check_instruction,
@@ -228,11 +230,10 @@ class ControlLoop:
             return
         self._pending = None
         try:
-            if response.candidates is None:
-                raise NonFiniteValueError(response.error)
             # The last tick's reference was for this deadline: that is how far the arm is committed.
-            if self._scheduler.accept(response.candidates[0], response.observation_time_ns, deadline_ns):
+            if self._scheduler.accept(response.chosen, response.observation_time_ns, deadline_ns):
                 self._log.joins_ns.append(deadline_ns)
+                self._log.responses.append(response)
         except (NonFiniteValueError, ShapeError) as error:
             self._refuse(error)
             return
@@ -250,14 +251,17 @@ class ControlLoop:
             raise FaultError("inference", text + str(error)) from error
 
     def _request(self, observed_ns: int) -> None:
-        config = self._config
+        config, binds = self._config, self._scheduler.binds
+        chooses = config.num_candidates > 1
         request = Request(
             observation=self._history.window(),
             observation_time_ns=observed_ns,
             noise_key=(config.seed, config.episode, self._requests),
             num_candidates=config.num_candidates,
             instruction=config.instruction,
-            prefix=self._scheduler.prefix(observed_ns),
+            prefix=self._scheduler.committed(observed_ns) if chooses or binds else None,
+            binds=binds,
+            past=self._past(observed_ns) if chooses else None,
         )
         try:
             self._pending = self._client.request(request)
@@ -267,6 +271,10 @@ class ControlLoop:
         self._requests += 1
         self._scheduler.mark_requested(observed_ns)
         self._log.observation_age_ns.append(self._clock() - self._oldest_ns)
+
+    def _past(self, observed_ns: int) -> Float32:
+        log, tick_ns = self._log, round(self._ticker.period_ns)
+        return past_actions(self._specs, observed_ns, log.time_ns, log.commands, tick_ns)
 
     def _send(self, deadline_ns: int, reference: Float, command: Float, reasons: tuple[str, ...]) -> None:
         self._undelivered = command

@@ -41,10 +41,13 @@ def check_names(specs: PolicySpecs, robot: Robot) -> None:
 
 
 def check_client(client: InferenceClient, num_candidates: int) -> None:
-    """Raise ConfigError when a client that says how many candidates it has room for has too little."""
-    most = getattr(client, "max_candidates", None)
+    """Raise ConfigError when a client that says how many candidates it has room for has too little, or one
+    that chooses among candidates was made for another number of them."""
+    most, among = (getattr(client, name, None) for name in ("max_candidates", "num_candidates"))
     if most is not None and num_candidates > most:
         raise ConfigError(f"num_candidates must be 1..{most}, got {num_candidates}")
+    if among is not None and num_candidates != among:
+        raise ConfigError(f"the client chooses among {among} candidates, num_candidates is {num_candidates}")
 
 
 def check_instruction(specs: PolicySpecs, instruction: str) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robopolicy.core.geometry import Float
+from robopolicy.runtime.control.decisions import Decisions
+from robopolicy.runtime.inference.client import Response
 
 Int = NDArray[np.int64]
 
@@ -39,6 +41,7 @@ class RunResult:
         reasons: why each tick's command differs from its reference; mostly empty.
         faults: kind, see ``faults.FAULTS``, to how often; those the run went on after, too.
         restarts: of the inference worker.
+        decisions: each answer that was taken up, with all its candidates.
         realtime: what the system granted the loop, see ``realtime.applied``.
         signal: the wish to stop that came at any time, while braking too: a value of
             ``stop_signals.REASONS``, or empty.
@@ -64,6 +67,7 @@ class RunResult:
     reasons: tuple[tuple[str, ...], ...]
     faults: Mapping[str, int]
     restarts: int = 0
+    decisions: Decisions = field(default_factory=Decisions)
     realtime: tuple[str, ...] = ()
     signal: str = ""
 
@@ -105,6 +109,7 @@ class RunLog:
     joins_ns: list[int] = field(default_factory=list)
     reasons: list[tuple[str, ...]] = field(default_factory=list)
     failed_inferences: list[str] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
 
     def result(
         self,
@@ -142,6 +147,7 @@ class RunLog:
             reasons=tuple(self.reasons),
             faults=dict(self.faults),
             restarts=self.restarts,
+            decisions=Decisions.of(self.responses),
             realtime=realtime,
             signal=signal,
         )

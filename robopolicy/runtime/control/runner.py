@@ -29,7 +29,7 @@ class RunConfig:
     Args:
         duration_s: longest run [s].
         seed, episode: the noise of request number k is keyed by (seed, episode, k).
-        num_candidates: per request; the first is executed.
+        num_candidates: per request; executed is the one that the client chose, the first without reranking.
         max_failures: consecutive failed inferences that end the run.
         stop_s: longest braking at the end [s]; more where the limits need it, but not at rest is a fault.
         instruction: what to do, in words, at most 512 bytes; empty for none.

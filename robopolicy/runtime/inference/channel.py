@@ -11,6 +11,7 @@ from multiprocessing.shared_memory import SharedMemory
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robopolicy.core.errors import ConfigError, ShapeError
 from robopolicy.core.specs import PolicySpecs
@@ -27,6 +28,7 @@ _OFFSETS = {
     "answered": _LINE + 16,
     "warm_ns": _LINE + 24,
 }
+_DECISION = ("index", "asked", "scored", "draw_ns", "score_ns", "deadline_ns")  # of a response, as they are
 _STATUS = struct.Struct("@q56xqqqq")
 
 
@@ -63,6 +65,9 @@ class Layout:
                 ("has_prefix", "?"),
                 ("prefix", "f4", self.specs.chunk_shape),
                 ("prefix_weight", "f4", (self.specs.horizons.prediction,)),
+                ("binds", "?"),
+                ("has_past", "?"),
+                ("past", "f4", (self.specs.horizons.action_start, self.specs.specs.action.dim)),
                 ("observation", observation),
             ]
         )
@@ -77,6 +82,10 @@ class Layout:
                 ("num_candidates", "i8"),
                 ("error", f"S{TEXT_BYTES}"),
                 ("candidates", "f4", (self.max_candidates, *self.specs.chunk_shape)),
+                ("has_values", "?"),
+                ("values", "f8", (self.max_candidates,)),
+                *((name, "i8") for name in _DECISION),
+                ("note", f"S{TEXT_BYTES}"),
             ]
         )
 
@@ -156,12 +165,14 @@ class Channel:
         record["noise_key"] = request.noise_key
         record["num_candidates"] = request.num_candidates
         record["instruction"] = text_bytes(request.instruction)
+        record["binds"] = request.binds
         if request.prefix is not None:
             record["has_prefix"] = True
             for name, value in zip(("prefix", "prefix_weight"), request.prefix):
-                if value.shape != record[name].shape:
-                    raise ShapeError(f"{name} must be {record[name].shape}, got {value.shape}")
-                record[name] = value
+                _fill(record, name, value)
+        if request.past is not None:
+            record["has_past"] = True
+            _fill(record, "past", request.past)
         self.layout.specs.specs.check_observation(request.observation)
         for name in self.layout.specs.specs.observation:
             value, field = request.observation[name], record["observation"][name]
@@ -185,6 +196,8 @@ class Channel:
             num_candidates=int(record["num_candidates"]),
             instruction=bytes(record["instruction"]).decode(),
             prefix=(record["prefix"], record["prefix_weight"]) if record["has_prefix"] else None,
+            binds=bool(record["binds"]),
+            past=record["past"] if record["has_past"] else None,
         )
 
     def send_response(self, response: Response) -> None:
@@ -192,10 +205,16 @@ class Channel:
         record["request_id"] = response.request_id
         record["observation_time_ns"] = response.observation_time_ns
         record["inference_ns"] = response.inference_ns
-        record["error"] = response.error.encode("ascii", "replace")[:TEXT_BYTES]
+        for name in ("error", "note"):
+            record[name] = getattr(response, name).encode("ascii", "replace")[:TEXT_BYTES]
+        for name in _DECISION:
+            record[name] = getattr(response, name)
         if response.candidates is not None:
             record["num_candidates"] = len(response.candidates)
             record["candidates"][: len(response.candidates)] = response.candidates
+            if response.values is not None:
+                record["has_values"] = True
+                record["values"][: len(response.values)] = response.values
         self._responses.write(record)
 
     def receive_response(self) -> Response | None:
@@ -204,13 +223,16 @@ class Channel:
         if found is None:
             return None
         self._response_seen, record = found
-        error = bytes(record["error"]).decode("ascii")
+        error, count = bytes(record["error"]).decode("ascii"), int(record["num_candidates"])
         return Response(
             request_id=int(record["request_id"]),
             observation_time_ns=int(record["observation_time_ns"]),
-            candidates=None if error else record["candidates"][: int(record["num_candidates"])],
+            candidates=None if error else record["candidates"][:count].copy(),  # not the whole record
             inference_ns=int(record["inference_ns"]),
             error=error,
+            values=record["values"][:count].copy() if record["has_values"] else None,
+            note=bytes(record["note"]).decode("ascii"),
+            **{name: int(record[name]) for name in _DECISION},
         )
 
     def beat(self, count: int) -> None:
@@ -229,3 +251,10 @@ class Channel:
     def _put(self, name: str, value: int) -> None:
         start = self._status + _OFFSETS[name]
         self._buffer[start : start + 8] = value.to_bytes(8, sys.byteorder)  # one store, unlike pack_into
+
+
+def _fill(record: NDArray[Any], name: str, value: NDArray[Any]) -> None:
+    """ShapeError where numpy would repeat a smaller array."""
+    if value.shape != record[name].shape:
+        raise ShapeError(f"{name} must be {record[name].shape}, got {value.shape}")
+    record[name] = value

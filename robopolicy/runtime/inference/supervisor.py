@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections import deque
@@ -69,7 +70,7 @@ class SupervisedClient:
         self._specs = endpoint.policy_specs
         self._config = restarts or RestartConfig()
         worker = config or WorkerConfig()
-        self._max_candidates = worker.max_candidates
+        self._max_candidates, self._reranking = worker.max_candidates, worker.reranking
         self._start: Start = start or (lambda: WorkerClient(endpoint, worker, wait=False))
         self._patience_s = worker.startup_s + worker.shutdown_s  # of a restart, whatever it waits for
         self._client: WorkerClient | None = self._start()
@@ -99,6 +100,11 @@ class SupervisedClient:
     def max_candidates(self) -> int:
         """Most candidates of one request."""
         return self._max_candidates
+
+    @property
+    def num_candidates(self) -> int | None:
+        """That are chosen among; None where nobody chooses."""
+        return None if self._reranking is None else self._reranking.num_candidates
 
     @property
     def pid(self) -> int:
@@ -214,10 +220,4 @@ def _wait(client: WorkerClient) -> None:
 def _renumbered(response: Response, before: int) -> Response:
     if not before:
         return response
-    return Response(
-        response.request_id + before,
-        response.observation_time_ns,
-        response.candidates,
-        response.inference_ns,
-        response.error,
-    )
+    return dataclasses.replace(response, request_id=response.request_id + before)

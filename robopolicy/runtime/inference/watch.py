@@ -20,10 +20,13 @@ class Watch:
         stale_ns: a heartbeat that stands still for this long is a fault [ns].
         hang_ns: progress that stands still for this long is one, or for ``hang_factor`` times the 95th
             percentile of the measured inference time where that is longer [ns].
+        varies: the newest inferences do not tell what the next may take, as where a deadline decides how many
+            candidates are drawn; the slowest of the warm-up counts besides, for ever.
     """
 
-    def __init__(self, *, stale_ns: int, hang_ns: int, hang_factor: float) -> None:
+    def __init__(self, *, stale_ns: int, hang_ns: int, hang_factor: float, varies: bool = False) -> None:
         self._stale_ns, self._hang_ns, self._hang_factor = stale_ns, hang_ns, hang_factor
+        self._varies, self._warm_ns = varies, 0
         self._meter = DelayMeter(warmup=0)
         self._expected_ns = 0
         self._last: Status | None = None
@@ -33,7 +36,7 @@ class Watch:
     @property
     def hang_ns(self) -> int:
         """Longest time without progress while a request is unanswered [ns]."""
-        return max(self._hang_ns, round(self._hang_factor * self._expected_ns))
+        return max(self._hang_ns, round(self._hang_factor * max(self._expected_ns, self._warm_ns)))
 
     def measured(self, inference_ns: int) -> None:
         """An inference took this long."""
@@ -52,6 +55,7 @@ class Watch:
         self._last_ns = now_ns
         if last is None:
             self._expected_ns = status.warm_ns
+            self._warm_ns = status.warm_ns if self._varies else 0
             return ""
         self._silent_ns = 0 if status.heartbeat != last.heartbeat else self._silent_ns + gap_ns
         if self._silent_ns >= self._stale_ns:

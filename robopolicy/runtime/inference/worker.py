@@ -10,22 +10,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 from robopolicy import __version__
 from robopolicy.core.errors import WorkerError
 from robopolicy.core.policy import Policy
-from robopolicy.runtime.bundle.directory import load_bundle
+from robopolicy.core.serial import from_tree
+from robopolicy.runtime.bundle.directory import Bundle, load_bundle
 from robopolicy.runtime.bundle.policy import BundlePolicy
 from robopolicy.runtime.inference.channel import READY, STARTING, Channel, Layout
-from robopolicy.runtime.inference.client import Response, answer
+from robopolicy.runtime.inference.client import respond
 from robopolicy.runtime.inference.shared_memory import attach
-from robopolicy.runtime.inference.warm_up import warm_up
+from robopolicy.runtime.inference.warm_up import warm_up, warm_up_reranker
+from robopolicy.runtime.reranking.build import build_reranker
+from robopolicy.runtime.reranking.config import RerankConfig
+from robopolicy.runtime.reranking.reranker import Reranker
 
 _WAKE_BYTES = 4096
 _ORPHAN_S = 0.2
@@ -41,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.setswitchinterval(_SWITCH_S)
     if given.nice:
         os.nice(given.nice)
-    policy = _policy(given)
+    policy, reranker = _policy(given)
     layout = Layout(policy.policy_specs, given.max_candidates)
     if layout.fingerprint != given.layout:
         raise WorkerError(
@@ -54,8 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with heart(channel, given.heartbeat_s, lost=lambda: str(getattr(policy, "lost", ""))):
             channel.report(state=STARTING, progress=0, answered=0, warm_ns=0)
-            warm_ns = warm_up(policy, given.warmup, (1, given.max_candidates))
-            serve(policy, channel, sys.stdin.fileno(), warm_ns=warm_ns)
+            if reranker is None:
+                warm_ns = warm_up(policy, given.warmup, (1, given.max_candidates))
+            else:
+                warm_ns = warm_up_reranker(reranker, given.warmup, reranker.config.num_candidates)
+            serve(policy, channel, sys.stdin.fileno(), warm_ns=warm_ns, reranker=reranker)
     finally:
         segment.close()
     return 0
@@ -76,15 +85,30 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--nice", type=int, default=0)
     parser.add_argument("--request-timeout-s", type=float, required=True, help="of a server's answer")
+    parser.add_argument("--reranking", default="", help="a RerankConfig as JSON")
+    parser.add_argument("--critic", default="", help="bundle of the critic; else the policy's own")
+    parser.add_argument("--critic-digest", default="")
     return parser.parse_args(arguments)
 
 
-def _policy(given: argparse.Namespace) -> Policy:
+def _policy(given: argparse.Namespace) -> tuple[Policy, Reranker | None]:
+    """The policy, and what chooses among its candidates where that is asked for."""
+    config = from_tree(RerankConfig, json.loads(given.reranking)) if given.reranking else None
+    judged = config is not None and config.needs_critic
+    own = judged and not given.critic  # the critic is the one in the policy's bundle
+    policy = _endpoint(given, with_critic=own)
+    if config is None:
+        return policy, None
+    critic = policy if own and isinstance(policy, BundlePolicy) and policy.has_critic else None
+    if judged and given.critic:
+        critic = _from_bundle(given, load_bundle(given.critic, digest=given.critic_digest), "critic")
+    return policy, build_reranker(policy, config, critic=critic)
+
+
+def _endpoint(given: argparse.Namespace, *, with_critic: bool) -> Policy:
     if given.bundle is not None:
         bundle = load_bundle(given.bundle, digest=given.digest)
-        return BundlePolicy(
-            bundle, threads=given.threads, provider=given.provider, max_rows=given.max_candidates
-        )
+        return _from_bundle(given, bundle, "" if with_critic else "policy")
     from robopolicy.runtime.remote import RemotePolicy, read_token  # needs the extra "remote"
 
     return RemotePolicy(
@@ -93,6 +117,14 @@ def _policy(given: argparse.Namespace) -> Policy:
         expect_digest=given.digest,
         request_timeout_s=given.request_timeout_s,
         max_candidates=given.max_candidates,
+    )
+
+
+def _from_bundle(
+    given: argparse.Namespace, bundle: Bundle, only: Literal["", "policy", "critic"]
+) -> BundlePolicy:
+    return BundlePolicy(
+        bundle, threads=given.threads, provider=given.provider, max_rows=given.max_candidates, only=only
     )
 
 
@@ -139,7 +171,9 @@ def heart(channel: Channel, interval_s: float, lost: Callable[[], str] = str) ->
         thread.join()
 
 
-def serve(policy: Policy, channel: Channel, wake_fd: int, *, warm_ns: int = 0) -> None:
+def serve(
+    policy: Policy, channel: Channel, wake_fd: int, *, warm_ns: int = 0, reranker: Reranker | None = None
+) -> None:
     """Answer until the wake pipe ends, and show each beginning and end of an inference."""
     progress = answered = 0
     channel.report(state=READY, progress=progress, answered=answered, warm_ns=warm_ns)
@@ -150,12 +184,7 @@ def serve(policy: Policy, channel: Channel, wake_fd: int, *, warm_ns: int = 0) -
         request_id, request = received
         progress += 1
         channel.report(state=READY, progress=progress, answered=answered, warm_ns=warm_ns)
-        started_ns = time.monotonic_ns()
-        candidates, error = answer(policy, request)
-        elapsed_ns = time.monotonic_ns() - started_ns
-        channel.send_response(
-            Response(request_id, request.observation_time_ns, candidates, elapsed_ns, error)
-        )
+        channel.send_response(respond(policy, request_id, request, reranker=reranker))
         progress, answered = progress + 1, request_id
         channel.report(state=READY, progress=progress, answered=answered, warm_ns=warm_ns)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Union
 
 from robopolicy.core.errors import ConfigError, WorkerError
+from robopolicy.core.serial import to_tree
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.runtime.bundle.directory import Bundle
 from robopolicy.runtime.inference.channel import READY, Channel, Layout
@@ -17,6 +19,7 @@ from robopolicy.runtime.inference.shared_memory import create
 from robopolicy.runtime.inference.watch import Watch
 from robopolicy.runtime.inference.worker_process import WorkerProcess
 from robopolicy.runtime.remote.layout import REQUEST_TIMEOUT_S
+from robopolicy.runtime.reranking.config import RerankConfig
 
 if TYPE_CHECKING:
     from robopolicy.runtime.remote import RemoteEndpoint
@@ -43,9 +46,13 @@ class WorkerConfig:
             policy period.
         hang_s: with a request and without progress for this long it counts as hung [s]; 0 means a policy
             period.
-        hang_factor: not before this many times the 95th percentile of its inference time.
+        hang_factor: not before this many times the 95th percentile of its inference time; with reranking, nor
+            before as many times its deadline and the slowest inference of the warm-up.
         request_timeout_s: longest wait for a server's answer, which is a failed inference then, not a
             hung worker [s]; of no concern to a bundle.
+        reranking: how to choose among candidates, with room for as many as it draws; None takes the first.
+        critic, critic_digest: folder and digest of a bundle whose critic judges; empty takes that of the
+            policy's own bundle.
         nice: added to its niceness, so that it gives way to the control loop.
         startup_s, shutdown_s: longest wait for it to become ready and to end [s].
     """
@@ -59,6 +66,9 @@ class WorkerConfig:
     hang_s: float = 0.0
     hang_factor: float = 3.0
     request_timeout_s: float = REQUEST_TIMEOUT_S
+    reranking: RerankConfig | None = None
+    critic: str = ""
+    critic_digest: str = ""
     nice: int = 0
     startup_s: float = 60.0
     shutdown_s: float = 2.0
@@ -70,6 +80,13 @@ class WorkerConfig:
             raise ConfigError(f"stale_s and hang_s must be >= 0 [s], got {self.stale_s}, {self.hang_s}")
         if not self.hang_factor >= 1 or not 0 <= self.nice <= 19:
             raise ConfigError(f"need hang_factor >= 1 and nice 0..19, got {self.hang_factor}, {self.nice}")
+        if self.reranking is not None and self.reranking.num_candidates > self.max_candidates:
+            raise ConfigError(
+                f"reranking draws {self.reranking.num_candidates} candidates, max_candidates is "
+                f"{self.max_candidates}"
+            )
+        if bool(self.critic) != bool(self.critic_digest):  # else a restart could take up another one
+            raise ConfigError(f"critic {self.critic!r} and critic_digest {self.critic_digest!r} go together")
 
 
 class WorkerClient:
@@ -93,10 +110,13 @@ class WorkerClient:
         hang_s = config.hang_s or period_s
         if not isinstance(endpoint, Bundle):
             hang_s = max(hang_s, _PATIENCE * config.request_timeout_s)
+        if config.reranking is not None:
+            hang_s = max(hang_s, config.hang_factor * config.reranking.deadline_s)
         self._watch = Watch(
             stale_ns=round(self._stale_s * 1e9),
             hang_ns=round(hang_s * 1e9),
             hang_factor=config.hang_factor,
+            varies=config.reranking is not None,
         )
         layout = Layout(self._specs, config.max_candidates)
         self._segment = create(layout.size)
@@ -123,6 +143,11 @@ class WorkerClient:
     def max_candidates(self) -> int:
         """Most candidates of one request."""
         return self._config.max_candidates
+
+    @property
+    def num_candidates(self) -> int | None:
+        """That are chosen among; None where nobody chooses."""
+        return None if self._config.reranking is None else self._config.reranking.num_candidates
 
     @property
     def pid(self) -> int:
@@ -178,6 +203,9 @@ class WorkerClient:
             where: dict[str, object] = {"bundle": endpoint.directory.resolve()}
         else:
             where = {"connect": endpoint.url}
+        if config.reranking is not None:
+            where["reranking"] = json.dumps(to_tree(config.reranking))
+            where.update({"critic": config.critic, "critic-digest": config.critic_digest})
         return {
             **where,
             "digest": endpoint.digest,

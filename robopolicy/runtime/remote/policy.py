@@ -121,6 +121,11 @@ class RemotePolicy:
         return self._greeting.provider
 
     @property
+    def max_candidates(self) -> int:
+        """Most that the server answers with."""
+        return self._greeting.max_candidates
+
+    @property
     def lost(self) -> str:
         """Why there is no connection now, known without asking; empty while there is one."""
         link = self._link  # read once: another thread may be closing it

@@ -35,7 +35,7 @@ class SchedulerConfig:
     Args:
         mode: "replace": the newest chunk takes over. "ensemble": overlapping chunks are averaged (see
             ``ensemble``). "real_time_chunking": as replace, and the policy is told what is committed (see
-            ``ChunkScheduler.prefix``).
+            ``ChunkScheduler.committed``).
         replan_every: policy periods between requests; 0 means the action horizon.
         join_periods: policy periods that the change from the old reference to the new one takes, at least:
             where limits are known and would be strained, it takes longer.
@@ -141,7 +141,7 @@ class ChunkScheduler:
                 f"replan_every {config.replan_every} from action {specs.horizons.action_start} reaches past "
                 f"a chunk of {specs.horizons.prediction}"
             )
-        if config.mode == "real_time_chunking" and not specs.takes_prefix:
+        if self.binds and not specs.takes_prefix:
             raise ConfigError("real_time_chunking needs a policy that takes a prefix; this one does not")
         if self._limits is not None and self._limits.lower.shape != (specs.specs.action.dim,):
             raise ShapeError(f"limits of {self._limits.lower.shape} for {specs.specs.action.dim} dimensions")
@@ -217,15 +217,20 @@ class ChunkScheduler:
         """The request in flight will not be answered."""
         self._in_flight = False
 
-    def prefix(self, observation_time_ns: int) -> tuple[Float32, Float32] | None:
+    @property
+    def binds(self) -> bool:
+        """Whether the policy is to heed ``committed``: in real-time chunking."""
+        return self._config.mode == "real_time_chunking"
+
+    def committed(self, observation_time_ns: int) -> tuple[Float32, Float32] | None:
         """What the chunk for an observation should agree with.
 
         Returns:
             actions (prediction_horizon, action_dim) of the reference at the coming chunk's instants, and
             weights (prediction_horizon,): 1 for what will have begun when that chunk arrives, then falling
-            to 0 where the plan ends; None in other modes, or with no plan in force by then.
+            to 0 where the plan ends; None with no plan in force by then.
         """
-        if self._config.mode != "real_time_chunking" or self._plan is None:
+        if self._plan is None:
             return None
         count = np.arange(self._specs.horizons.prediction, dtype=np.int64)
         times_ns = self._first_ns(observation_time_ns) + count * self._period_ns
