@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robopolicy.core.errors import ConfigError
 from robopolicy.datasets.windows import WHOLE, Batch, Share, WindowSource
+
+T = TypeVar("T", bound="TensorBatch")
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,36 @@ class TensorBatch:
     mask: Tensor
     instruction: Tensor
 
-    def to(self, device: str | torch.device) -> TensorBatch:
+    def to(self, device: str | torch.device) -> Self:
         """On the device; from pinned memory the copy runs beside the computation."""
-        move: dict[str, Any] = {"device": device, "non_blocking": self.action.is_pinned()}
-        observation = {key: value.to(**move) for key, value in self.observation.items()}
-        rest = (tensor.to(**move) for tensor in (self.action, self.mask, self.instruction))
-        return TensorBatch(observation, *rest)
+        pinned = self.action.is_pinned()
+        return self._each(lambda tensor: tensor.to(device=device, non_blocking=pinned))
+
+    def rows(self, part: slice | Tensor) -> Self:
+        """Some rows of it."""
+        return self._each(lambda tensor: tensor[part])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return dataclasses.replace(self, **_converted(self, change))
+
+
+def as_tensors(
+    batch: Batch, into: type[T], convert: Callable[[NDArray[Any]], Tensor] = torch.from_numpy
+) -> T:
+    """A batch in tensors, field by field."""
+    return into(**_converted(batch, convert))
+
+
+def _converted(batch: Any, convert: Callable[[Any], Tensor]) -> dict[str, Any]:
+    """Every field that is an array, a dict of arrays, or None."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, dict):
+            found[field.name] = {key: convert(array) for key, array in value.items()}
+        else:
+            found[field.name] = None if value is None else convert(value)
+    return found
 
 
 class Loader:
@@ -45,6 +73,7 @@ class Loader:
         pin: page-locked tensors, for fast copies to a GPU; None pins when there is one.
         prefetch: batches prepared ahead in a thread of their own; 0 prepares each when it is asked for.
         share: rows of every batch that are wanted, for processes that share the batches between them.
+        into: what to make of each batch, with fields of the same names.
     Raises:
         ConfigError: fewer windows than one batch, a size out of range, or ``pin`` without CUDA.
     """
@@ -59,6 +88,7 @@ class Loader:
         pin: bool | None = None,
         prefetch: int = 2,
         share: Share = WHOLE,
+        into: type[TensorBatch] = TensorBatch,
     ) -> None:
         if len(windows) < batch_size:
             raise ConfigError(f"{len(windows)} windows are fewer than one batch of {batch_size}")
@@ -68,6 +98,7 @@ class Loader:
             raise ConfigError("pin=True needs a CUDA device, and there is none; leave it at None")
         self.windows, self.batch_size, self.seed = windows, batch_size, seed
         self._transform, self._prefetch, self._share = transform, prefetch, share
+        self._into = into
         self._pin = torch.cuda.is_available() if pin is None else pin
 
     def batches(self, start: int = 0) -> Generator[TensorBatch, None, None]:
@@ -90,12 +121,7 @@ class Loader:
         )
         for batch in windows:
             ready = batch if self._transform is None else self._transform(batch)
-            yield TensorBatch(
-                {key: self._tensor(value) for key, value in ready.observation.items()},
-                self._tensor(ready.action),
-                self._tensor(ready.mask),
-                self._tensor(ready.instruction),
-            )
+            yield as_tensors(ready, self._into, self._tensor)
 
     def _tensor(self, value: Any) -> Tensor:
         tensor = torch.from_numpy(value)

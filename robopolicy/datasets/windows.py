@@ -231,6 +231,16 @@ class Windows(WindowSource):
         """(windows,) which of ``names`` each window belongs to."""
         return self._episode
 
+    @property
+    def instruction(self) -> NDArray[np.int64]:
+        """(windows,) row of ``instructions`` that each window's episode has."""
+        return self._text.take(self._episode)
+
+    @property
+    def hindsight(self) -> list[str]:
+        """Goals that are taken from the episode itself; others were recorded."""
+        return list(self._goals)
+
     def batch(self, indices: NDArray[np.int64], ahead: NDArray[np.float64] | None = None) -> Batch:
         """Gather windows whose current observation is frame ``indices`` (batch,)."""
         check_indices(indices, len(self))
