@@ -22,9 +22,9 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES
 
 
 def commands(group: ModuleType = cli) -> list[str]:
-    """Names of the (sub-)commands: the file names in a package."""
+    """Names of the (sub-)commands: the file names in a package, with hyphens."""
     found = (m.name for m in pkgutil.iter_modules(group.__path__))
-    return sorted(name for name in found if name not in PRIVATE and not name.startswith("_"))
+    return sorted(n.replace("_", "-") for n in found if n not in PRIVATE and not n.startswith("_"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,11 +41,11 @@ def _dispatch(group: ModuleType, prog: str, given: list[str], console: Console) 
     if not given or given[0] in ("-h", "--help"):
         print(_help(group, prog))
         return 0 if given else 2
-    name, rest = given[0], given[1:]
+    name, rest = given[0].replace("_", "-"), given[1:]
     if name not in commands(group):
         return _refuse(console, f"unknown command {name!r}; known: {', '.join(commands(group))}")
     try:
-        command = importlib.import_module(f"{group.__name__}.{name}")
+        command = importlib.import_module(_module(group, name))
         if hasattr(command, "__path__"):
             return _dispatch(command, f"{prog} {name}", rest, console)
         flags = [word.split("=")[0].replace("_", "-") for word in rest if word.startswith("--")]
@@ -69,6 +69,10 @@ def _dispatch(group: ModuleType, prog: str, given: list[str], console: Console) 
         return 130
 
 
+def _module(group: ModuleType, name: str) -> str:
+    return f"{group.__name__}.{name.replace('-', '_')}"
+
+
 def _refuse(console: Console, message: str) -> int:
     console.print("[bold red]error:[/]", escape(message))  # brackets in a message are no markup
     return 2
@@ -77,11 +81,11 @@ def _refuse(console: Console, message: str) -> int:
 def _help(group: ModuleType, prog: str) -> str:
     lines = [f"usage: {prog} COMMAND [options]   ({prog} COMMAND --help lists them)", ""]
     for name in commands(group):
-        spec = importlib.util.find_spec(f"{group.__name__}.{name}")
+        spec = importlib.util.find_spec(_module(group, name))
         assert spec is not None and spec.origin is not None
         with open(spec.origin, encoding="utf-8") as file:
             first = file.readline().strip().strip('"')
-        lines.append(f"  {name:<10}{first}")
+        lines.append(f"  {name:<13}{first}")
     return "\n".join(lines)
 
 

@@ -70,8 +70,8 @@ class RolloutConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig(OptimiserConfig):
-    """How to train. The optimiser's own options come first.
+class LoopConfig(OptimiserConfig):
+    """How anything is trained on demonstrations, a policy or a critic. Begins with the optimiser's options.
 
     Args:
         steps: optimiser steps.
@@ -89,7 +89,6 @@ class TrainConfig(OptimiserConfig):
         phrasings: YAML file of other ways to say each instruction, one of them drawn for every window; empty
             uses instructions as they are.
         normaliser: of observations, "min_max" or "gaussian"; actions always map onto [-1, 1].
-        include_failures: train also on episodes that are marked as failed.
         threads: of torch on the CPU; 0 leaves torch's own choice.
         loader_threads: that decode camera frames, where these do not fit in memory.
         memory_gib: demonstrations held in memory; cameras beyond it are decoded when sampled [GiB].
@@ -116,7 +115,6 @@ class TrainConfig(OptimiserConfig):
     phrasings: str = ""
     horizons: Horizons = field(default_factory=Horizons)
     normaliser: str = "min_max"
-    include_failures: bool = False
     seed: int = 0
     threads: int = 0
     loader_threads: int = 2
@@ -126,9 +124,6 @@ class TrainConfig(OptimiserConfig):
     keep: int = 2
     log_every: int = 50
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
-    rollouts: RolloutConfig = field(default_factory=RolloutConfig)
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    extend: ExtendConfig = field(default_factory=ExtendConfig)
     trackers: tuple[str, ...] = ("auto",)
 
     def __post_init__(self) -> None:
@@ -148,7 +143,7 @@ class TrainConfig(OptimiserConfig):
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if self.phrasings and not (self.instruction or self.extend.run):
+        if self.phrasings and not self.heeds_instructions:
             raise ConfigError("phrasings need an instruction encoder, 'words' for instance")
         for name in ("seconds", "memory_gib"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -157,3 +152,25 @@ class TrainConfig(OptimiserConfig):
             raise ConfigError(f"ema_power must be positive and finite, got {self.ema_power}")
         if self.batch_size % self.accumulate:
             raise ConfigError(f"batch_size {self.batch_size} does not fall into accumulate {self.accumulate}")
+
+    @property
+    def heeds_instructions(self) -> bool:
+        return bool(self.instruction)
+
+
+@dataclass(frozen=True)
+class TrainConfig(LoopConfig):
+    """How to train a policy.
+
+    Args:
+        include_failures: train also on episodes that are marked as failed.
+    """
+
+    include_failures: bool = False
+    rollouts: RolloutConfig = field(default_factory=RolloutConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    extend: ExtendConfig = field(default_factory=ExtendConfig)
+
+    @property
+    def heeds_instructions(self) -> bool:
+        return bool(self.instruction or self.extend.run)

@@ -15,7 +15,7 @@ from robopolicy.core.specs import Specs
 from robopolicy.datasets.mixture import Mixture, split_episodes
 from robopolicy.datasets.store import EpisodeStore
 from robopolicy.datasets.windows import Batch, Windows, WindowSource
-from robopolicy.training.config import TrainConfig
+from robopolicy.training.config import LoopConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def open_stores(
 def load(
     stores: Sequence[tuple[EpisodeStore, StoreUse]],
     weights: Sequence[float],
-    config: TrainConfig,
+    config: LoopConfig,
     console: Console,
 ) -> Data:
     """Read the chosen episodes.
@@ -115,7 +115,7 @@ def load(
 
 
 def _windows(
-    store: EpisodeStore, names: Sequence[str], config: TrainConfig, budget: int, console: Console
+    store: EpisodeStore, names: Sequence[str], config: LoopConfig, budget: int, console: Console
 ) -> Windows:
     keys = config.keys or tuple(k for k, s in store.specs.observation.items() if s.kind == "state")
     with Progress(transient=True, console=console, disable=not console.is_terminal) as progress:

@@ -10,14 +10,14 @@ import torch
 from robopolicy.core.policy import keyed_rng
 from robopolicy.datasets.loader import TensorBatch
 from robopolicy.datasets.windows import WindowSource
-from robopolicy.training.config import TrainConfig
+from robopolicy.training.config import LoopConfig
 from robopolicy.training.inputs import Inputs
 from robopolicy.training.update import Update
 
 _CHOICE = 5  # part of the keys of random numbers, to tell what they are for
 
 
-def held_out_loss(update: Update, source: WindowSource, inputs: Inputs, config: TrainConfig) -> float:
+def held_out_loss(update: Update, source: WindowSource, inputs: Inputs, config: LoopConfig) -> float:
     """Mean loss over the held-out windows, or as many as ``config.held_out.windows``.
 
     Windows and noise are the same at every measurement; images are not augmented; nothing of the training
@@ -39,7 +39,7 @@ def held_out_loss(update: Update, source: WindowSource, inputs: Inputs, config: 
     return total / count
 
 
-def _batches(source: WindowSource, inputs: Inputs, config: TrainConfig) -> Iterator[TensorBatch]:
+def _batches(source: WindowSource, inputs: Inputs, config: LoopConfig) -> Iterator[TensorBatch]:
     chosen = keyed_rng(config.seed, _CHOICE).permutation(len(source))[: config.held_out.windows]
     rows = config.batch_size // config.accumulate
     for start in range(0, len(chosen), rows):

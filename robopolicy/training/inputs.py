@@ -19,7 +19,7 @@ from robopolicy.core.specs import Specs
 from robopolicy.datasets.loader import TensorBatch
 from robopolicy.datasets.windows import Batch, WindowSource
 from robopolicy.runtime.language.choose import load_text_encoder
-from robopolicy.training.config import TrainConfig
+from robopolicy.training.config import LoopConfig
 from robopolicy.training.data import normalised
 from robopolicy.training.distributed import Processes
 from robopolicy.training.phrasing import InstructionTable, Phrasings, read_phrasings
@@ -31,12 +31,12 @@ class Language:
     """How the episodes' instructions reach the policy.
 
     Args:
-        config: see ``TrainConfig.instruction`` and ``phrasings``.
+        config: see ``LoopConfig.instruction`` and ``phrasings``.
     Raises:
         ConfigError, UnknownNameError: no such encoder or file.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: LoopConfig) -> None:
         self.encoder: TextEncoder = load_text_encoder(config.instruction)
         self.phrasings: Phrasings = read_phrasings(Path(config.phrasings)) if config.phrasings else {}
 

@@ -48,19 +48,20 @@ class Job:
 
 def check_new(run: Path) -> None:
     """RunExistsError where the folder holds something; says how an interrupted training goes on."""
-    if _is_training(run) and not (run / RESULT).is_file():
+    if (command := _command(run)) and not (run / RESULT).is_file():
         raise RunExistsError(
-            f"{run} already holds results of a training that did not finish: go on with 'robopolicy train "
-            f"--resume {run}', choose another --output or remove it yourself"
+            f"{run} already holds results of a training that did not finish: go on with 'robopolicy "
+            f"{command} --resume {run}', choose another --output or remove it yourself"
         )
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise RunExistsError(f"{run} already holds results; choose another --output or remove it yourself")
 
 
-def write_job(run: Path, job: Job, uses: tuple[StoreUse, ...], source: Source | None) -> None:
+def write_job(run: Path, job: Any, uses: tuple[StoreUse, ...], source: Source | None) -> None:
     """Make the run folder; RunExistsError where it holds results already.
 
     Args:
+        job: of a policy or of a critic.
         source: that the training starts from; a copy of it stays in the run, since a resumed training needs
             it as it was.
     """
@@ -71,11 +72,14 @@ def write_job(run: Path, job: Job, uses: tuple[StoreUse, ...], source: Source | 
         (run / f"{SOURCE}.partial").rename(run / SOURCE)
 
 
-def _is_training(run: Path) -> bool:
+def _command(run: Path) -> str:
+    """Of robopolicy, that the training is one of; empty for what is none."""
     try:
-        return {"family", "train"} <= set(json.loads((run / CONFIG).read_text()))
+        tree = set(json.loads((run / CONFIG).read_text()))
     except (OSError, ValueError, TypeError):
-        return False
+        return ""
+    found = {"family": "train", "objective": "train-value"}
+    return next((command for field, command in found.items() if {field, "train"} <= tree), "")
 
 
 def read_job(run: Path) -> tuple[Job, tuple[StoreUse, ...]]:
@@ -88,6 +92,8 @@ def read_job(run: Path) -> tuple[Job, tuple[StoreUse, ...]]:
         raise ConfigError(f"nothing to resume: {run} holds no {CONFIG}")
     try:
         tree = json.loads((run / CONFIG).read_text())
+        if _command(run) == "train-value":
+            raise ConfigError("it trains a critic; robopolicy train-value --resume goes on with it")
         family = policies.family(tree["family"])
         policy = from_tree(family.Config, tree.pop("policy"))
         job = from_tree(Job, {**tree, "policy": policy})

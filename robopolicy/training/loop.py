@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -37,6 +38,9 @@ RECENT = 100  # steps whose mean is the final loss
 CHECK_EVERY = 20  # steps between looks at the loss on a GPU, which has to wait for each look
 POLICY, BEST, FAILURE = "policy", "best", "failure.json"
 HELD_OUT = "held_out_loss"
+RANKS = "mean_accuracy"  # of a critic, how well it ranks
+#: What the best weights are chosen by, the first of these that is measured; and whether more is better.
+CHOSEN_BY = {SUCCESS: True, RANKS: True, HELD_OUT: False}
 
 
 @dataclass
@@ -67,8 +71,10 @@ class Outputs:
 
     Args:
         run: its folder.
-        save_policy: writes the averaged policy into a folder.
+        save_policy: writes the averaged policy (or critic) into a folder.
         blame: of a step, on which windows it was computed (``failures.blame``).
+        name: of the folder within the run that the result is saved in.
+        command: of robopolicy that resumes it.
     """
 
     run: Path
@@ -77,6 +83,8 @@ class Outputs:
     log: MetricsLog | None
     trackers: Trackers
     progress: TrainingProgress
+    name: str = POLICY
+    command: str = "train"
 
 
 class Loop:
@@ -142,7 +150,7 @@ class Loop:
 
         def write() -> None:
             save_checkpoint(self.outputs.run, step, state, keep=self.config.keep)
-            self.outputs.save_policy(self.outputs.run / POLICY)
+            self.outputs.save_policy(self.outputs.run / self.outputs.name)
 
         started = self._clock()
         try:
@@ -245,15 +253,22 @@ class Loop:
         self.outputs.progress.away(self._clock() - started)
 
     def _keep_best(self, values: dict[str, float]) -> None:
-        """By success where there are rollouts, else by held-out loss; of equal successes the later one."""
-        for name in (HELD_OUT, SUCCESS):
+        """By success where there are rollouts, of a critic by how well it ranks, else by held-out loss; of
+        equal ones the earlier, by success the later."""
+        for name in reversed(CHOSEN_BY):
             if name in values:
                 self.outputs.progress.measured(name, values[name])
-        name = SUCCESS if SUCCESS in self._measures else HELD_OUT
-        if name not in values:
+        name = next((name for name in CHOSEN_BY if name in self._measures), HELD_OUT)
+        if name == RANKS and name not in values:  # there is nothing among the held-out episodes to compare
+            name = HELD_OUT
+        value, best = values.get(name, math.nan), self.position.best
+        if not math.isfinite(value):
             return
-        value, best = values[name], self.position.best
-        if best and (value < best["value"] if name == SUCCESS else value >= best["value"]):
+        if best and best["name"] == name:
+            gain = (value - best["value"]) * (1 if CHOSEN_BY[name] else -1)
+            if gain < 0 or (gain == 0 and name != SUCCESS):
+                return
+        elif best and name == HELD_OUT:  # by what counts for more
             return
         found = {"step": self.position.step, "name": name, "value": value}
         try:
@@ -285,7 +300,7 @@ class Loop:
         except (RobopolicyError, OSError) as error:
             told = f"could not save step {step} ({error}); {self._last_checkpoint()}"
         raise InterruptedTrainingError(
-            f"interrupted, {told}; go on with: robopolicy train --resume {run}", signum
+            f"interrupted, {told}; go on with: robopolicy {self.outputs.command} --resume {run}", signum
         )
 
     def _bad_loss(self, error: NonFiniteValueError, step: int, before: dict[str, Any] | None) -> None:

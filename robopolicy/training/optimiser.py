@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from robopolicy.core.errors import ConfigError
 
 SCHEDULES = ("cosine", "linear", "constant")
-#: Where the parameters of every policy's encoder begin.
+#: What the parameters of every policy's encoder lie under; of a critic's they are further down.
 ENCODER = "encoder."
 
 
@@ -73,7 +73,7 @@ def build_optimiser(module: nn.Module, config: OptimiserConfig, steps: int) -> t
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            rate = config.encoder_rate if name.startswith(ENCODER) else 1.0
+            rate = config.encoder_rate if f".{ENCODER}" in f".{name}" else 1.0
             decay = config.weight_decay if config.decay_all or parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     if not groups:

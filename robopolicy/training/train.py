@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.console import Console
 
 from robopolicy import policies
 from robopolicy.core.errors import ConfigError
-from robopolicy.core.provenance import package_versions, write_json
+from robopolicy.core.provenance import write_json
 from robopolicy.core.serial import to_tree
 from robopolicy.datasets.loader import Loader
 from robopolicy.datasets.windows import WindowSource
@@ -24,19 +23,16 @@ from robopolicy.training import data as data_module
 from robopolicy.training import failures
 from robopolicy.training.allocator import keep_freed_memory
 from robopolicy.training.building import Built, build, read_start
-from robopolicy.training.checkpoint import newest_state
 from robopolicy.training.config import TrainConfig
 from robopolicy.training.data import Data, StoreUse
 from robopolicy.training.distributed import join
 from robopolicy.training.held_out import held_out_loss
 from robopolicy.training.inputs import Inputs
 from robopolicy.training.job import RESULT, SOURCE, Job, check_new, check_same_data, read_job, write_job
-from robopolicy.training.loop import FAILURE, HELD_OUT, RECENT, Loop, Outputs, Position
-from robopolicy.training.metrics_log import MetricsLog
-from robopolicy.training.progress import TrainingProgress
+from robopolicy.training.loop import HELD_OUT, Position
 from robopolicy.training.rollouts import SUCCESS, check_rollouts, rollout
+from robopolicy.training.running import Measures, optimise, restore
 from robopolicy.training.source import Source
-from robopolicy.training.trackers import Trackers, open_trackers
 from robopolicy.training.update import Update
 
 __all__ = ["TrainConfig", "resume", "train"]
@@ -139,38 +135,28 @@ def _run(
         processes.on_main(
             lambda: write_job(output, replace(job, policy=built.policy_config), data.uses, source)
         )
-    position = Position() if uses is None else _restore(update, output, console)
+    position = Position() if uses is None else restore(update, output, console)
     for line in (*built.said, *_left_out(data)):
         console.print(line, highlight=False)
     try:
-        return _optimise(
-            job, output, console, data=data, built=built, update=update, feed=feed, position=position
+        result = optimise(
+            update,
+            feed.loader,
+            feed.inputs,
+            output=output,
+            console=console,
+            told=to_tree(job),
+            position=position,
+            source=data.windows,
+            save=partial(built.save, ema=update.ema),
+            measures=partial(_measures, output, feed, built, update),
         )
+        result["parameters"] = sum(p.numel() for p in built.module.parameters())
+        if processes.main:
+            write_json(output / RESULT, result)
+        return result
     finally:
         processes.close()
-
-
-def _restore(update: Update, run: Path, console: Console) -> Position:
-    """Put everything where the newest checkpoint says."""
-    (run / FAILURE).unlink(missing_ok=True)  # told again where it happens again
-    found = newest_state(run)
-    if found is None:
-        console.print(f"{run} has no checkpoint yet: it begins at its first step", highlight=False)
-        return Position()
-    state, facts, problems = found
-    for problem in problems:
-        console.print(f"left out: {problem}", highlight=False, markup=False)
-    training = state.pop("training")
-    update.restore(state)
-    here = {**package_versions(), "threads": torch.get_num_threads()}
-    there = {**facts["versions"], "threads": facts["threads"]}
-    differ = [
-        f"{name} was {there.get(name)}, is {here[name]}" for name in here if here[name] != there.get(name)
-    ]
-    if differ:
-        console.print(f"from here on not bit for bit the same: {'; '.join(differ)}", highlight=False)
-    console.print(f"going on after step {training['step']}", highlight=False)
-    return Position(**training)
 
 
 def _left_out(data: Data) -> Iterator[str]:
@@ -178,48 +164,6 @@ def _left_out(data: Data) -> Iterator[str]:
         yield f"{count} failed episodes left out; --train.include-failures takes them"
     if count := sum(len(use.held_out) for use in data.uses):
         yield f"{count} episodes held out"
-
-
-def _optimise(
-    job: Job,
-    output: Path,
-    console: Console,
-    *,
-    data: Data,
-    built: Built,
-    update: Update,
-    feed: Feed,
-    position: Position,
-) -> dict[str, Any]:
-    config, windows, processes, done = job.train, data.windows, update.processes, position.step
-    progress = TrainingProgress(config.steps, done=done, batch_size=config.batch_size, console=console)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(progress)
-        stop = stack.enter_context(failures.stop_on_signals())
-        batches = stack.enter_context(contextlib.closing(feed.loader.batches(done)))
-        trackers, log = Trackers({}, progress.say), None
-        if processes.main:
-            log = MetricsLog(output, step=done, warn=progress.say)
-            told = to_tree(job)
-            trackers = open_trackers(config.trackers, output, config=told, step=done, warn=progress.say)
-            stack.callback(trackers.close)
-        blame = partial(failures.blame, windows, seed=config.seed, batch_size=config.batch_size)
-        save = partial(built.save, ema=update.ema)
-        outputs = Outputs(output, save, blame, log, trackers, progress)
-        measures = _measures(output, feed, built, update, stop)
-        Loop(update, batches, feed.inputs, outputs, position=position, measures=measures, stop=stop).run()
-    last = list(position.recent)[-RECENT:]
-    result = {
-        "train_seconds": position.seconds,
-        "samples_per_s": progress.samples_per_s(position.step),
-        "final_loss": sum(pair[0] for pair in last) / max(1, len(last)),
-        "parameters": sum(p.numel() for p in built.module.parameters()),
-        "steps": position.step,
-        "best": position.best,
-    }
-    if processes.main:
-        write_json(output / RESULT, result)
-    return result
 
 
 @dataclass(frozen=True)
@@ -252,11 +196,9 @@ def _feed(data: Data, built: Built, update: Update) -> Feed:
     return Feed(loader, inputs, (data.held_out, inputs_of(data.held_out)) if data.held_out else None)
 
 
-def _measures(
-    output: Path, feed: Feed, built: Built, update: Update, stop: failures.StopRequest
-) -> dict[str, tuple[int, Callable[[], dict[str, float]]]]:
+def _measures(output: Path, feed: Feed, built: Built, update: Update, stop: failures.StopRequest) -> Measures:
     """What is measured during the training, and how often."""
-    config, found = update.config, dict[str, tuple[int, Callable[[], dict[str, float]]]]()
+    config, found = update.config, Measures()
     if feed.held_out is not None:
         source, inputs = feed.held_out
         found[HELD_OUT] = (

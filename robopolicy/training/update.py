@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robopolicy.core.errors import ConfigError, NonFiniteValueError
 from robopolicy.datasets.loader import TensorBatch
 from robopolicy.models.policy_module import PolicyModule
-from robopolicy.training.config import TrainConfig
+from robopolicy.training.config import LoopConfig
 from robopolicy.training.distributed import Processes
 from robopolicy.training.ema import Ema
 from robopolicy.training.optimiser import build_optimiser, clip_gradients
@@ -28,7 +28,7 @@ class Update:
         ConfigError: fp16 without a GPU.
     """
 
-    def __init__(self, policy: PolicyModule, config: TrainConfig, processes: Processes) -> None:
+    def __init__(self, policy: PolicyModule, config: LoopConfig, processes: Processes) -> None:
         kind = torch.device(processes.device).type
         if config.precision == "fp16" and kind != "cuda":
             raise ConfigError(
@@ -38,16 +38,20 @@ class Update:
         self.policy, self.config, self.processes = policy, config, processes
         self.optimiser, self.schedule = build_optimiser(policy, config, config.steps)
         self._parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        if config.compile:
-            for part in policy.children():  # loss and encode are no forward, what they call is
-                part.compile()
-        self.objective = processes.prepare(policy)
+        self.objective = self._prepare()
         self.ema = Ema(policy, power=config.ema_power)
         self.scaler = torch.amp.GradScaler(kind, enabled=config.precision == "fp16")
         self.generator = torch.Generator(processes.device).manual_seed(config.seed)
         self._kind = kind
         self.prompt = kind == "cpu"
         self.stepping = False  # whether weights may be half changed
+
+    def _prepare(self) -> nn.Module:
+        """What is called for the loss."""
+        if self.config.compile:
+            for part in self.policy.children():  # loss and encode are no forward, what they call is
+                part.compile()
+        return self.processes.prepare(self.policy)
 
     def autocast(self) -> torch.autocast:
         """Around every forward pass."""
@@ -93,14 +97,19 @@ class Update:
         total = torch.zeros((), device=batch.action.device)
         for part in range(parts):
             mine = slice(part * rows, (part + 1) * rows)
-            observation = {key: value[mine] for key, value in batch.observation.items()}
             with self.processes.accumulate(self.objective, part == parts - 1):
                 with self.autocast():
-                    loss = self.objective(observation, batch.action[mine], batch.mask[mine], self.generator)
+                    loss = self._loss(batch, mine)
                 loss = loss.float() / parts
                 self.scaler.scale(loss).backward()
             total += loss.detach()
         return total
+
+    def _loss(self, batch: TensorBatch, rows: slice) -> Tensor:
+        """Scalar, of these rows of a batch."""
+        observation = {key: value[rows] for key, value in batch.observation.items()}
+        loss: Tensor = self.objective(observation, batch.action[rows], batch.mask[rows], self.generator)
+        return loss
 
     def random_state(self) -> dict[str, Any]:
         """Of the noise and augmentation, and of torch's own generators, which dropout draws from."""
