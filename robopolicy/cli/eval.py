@@ -6,10 +6,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
+from robopolicy.cli._reranked import reranked
+from robopolicy.cli._selection import Asked
 from robopolicy.core.errors import ConfigError, RobopolicyError
 from robopolicy.core.policy import Policy
 from robopolicy.core.provenance import create_run
@@ -35,6 +37,13 @@ class Args:
         seed: first seed of the environment; the others follow.
         noise_seed: of the policy.
         instruction: what to ask of the policy, in words, instead of what the environment asks.
+        candidates: draw so many chunks at every call of the policy and act on one of them.
+        select: by which scores, as NAME or NAME=WEIGHT: critic, random_pick, past_tokens, ...; by the critic
+            unless said otherwise.
+        critic: run of ``robopolicy train-value``, or a bundle that has one; by default that of the bundle.
+        temperature: 0 takes the best candidate; larger chooses closer to uniformly, in the scores' unit.
+        pessimism: over the critic's members: min (as trained), mean, or std.
+        score: an option of a score, as NAME.OPTION=VALUE.
         goal: what to reach, as STORE#EPISODE: what the last step of that episode saw, for a policy whose
             observations include "goal.KEY" and an environment that does not give them.
         num_envs: environments at once; does not change the results.
@@ -55,6 +64,12 @@ class Args:
     noise_seed: int = 0
     instruction: str = ""
     goal: str = ""
+    candidates: int = 1
+    select: tuple[str, ...] = ()
+    critic: Path | None = None
+    temperature: float = 0.0
+    pessimism: Literal["", "min", "mean", "std"] = ""
+    score: tuple[str, ...] = ()
     num_envs: int = 16
     executor: str = "processes"
     workers: int = 0
@@ -104,6 +119,9 @@ def run(args: Any) -> int:
     if args.episodes < 1:
         raise ConfigError(f"--episodes must be >= 1, got {args.episodes}")
     policy = load_any(args.policy, args.threads)
+    label = str(getattr(policy, "url", args.policy))
+    chooser = reranked(policy, Asked.of(args), threads=args.threads)
+    policy = chooser or policy  # within what tells or gives goals: the critic is told the same
     if args.instruction:
         policy = InstructedPolicy(policy, args.instruction)
     if args.goal:
@@ -129,11 +147,14 @@ def run(args: Any) -> int:
         campaign,
         policy,
         args.output,
-        label=str(getattr(policy, "url", args.policy)),
+        label=label,
         command=command,
         console=console,
+        selection=chooser.record if chooser else None,
     )
     console.print(describe(evaluation.summary))
+    if evaluation.selection is not None:
+        console.print(evaluation.selection.in_words())
     if (timing := evaluation.timing) is not None:
         console.print(
             f"{timing.steps_per_s:.0f} steps/s; physics {timing.share_physics:.0%}, rendering "

@@ -22,6 +22,8 @@ class Args:
 
     Args:
         policy: training run or saved policy.
+        critic: run of ``robopolicy train-value``, or a saved critic: goes into the bundle, to judge the
+            policy's candidates with --candidates and --select critic.
         output: the bundle's folder; must not exist.
         store: demonstrations to compare on, besides random observations.
         form: of the denoising loop: unrolled in one graph, one step that the runtime repeats, or auto for
@@ -41,6 +43,7 @@ class Args:
 
     policy: Path
     output: Path
+    critic: Path | None = None
     store: Path | None = None
     form: Literal["auto", "unrolled", "step"] = "auto"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
@@ -68,7 +71,13 @@ def run(args: Args) -> int:
     )
     where = ClosedLoop(args.env, args.episodes, args.seed, parse_options(args.option))
     parity = export_bundle(
-        args.policy, args.output, store=args.store, options=options, closed_loop=where, console=console
+        args.policy,
+        args.output,
+        store=args.store,
+        options=options,
+        critic=args.critic,
+        closed_loop=where,
+        console=console,
     )
     bundle = load_bundle(args.output)
     console.print(describe(bundle.manifest))

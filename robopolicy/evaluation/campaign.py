@@ -12,12 +12,14 @@ from typing import Any
 
 from rich.console import Console
 
-from robopolicy.core.errors import ConfigError
+from robopolicy.core.errors import ConfigError, SpecError
 from robopolicy.core.policy import Policy
 from robopolicy.core.provenance import git_revision, package_versions
+from robopolicy.core.serial import to_tree
 from robopolicy.evaluation.environments import EnvRecipe, named_observation
 from robopolicy.evaluation.journal import EpisodeJournal
 from robopolicy.evaluation.profile import Profile
+from robopolicy.evaluation.reranked import SelectionRecord
 from robopolicy.evaluation.results import EpisodeResult
 from robopolicy.evaluation.rollout import INFERENCE_BATCH, evaluate
 from robopolicy.evaluation.stored import (
@@ -81,8 +83,13 @@ def check_environment(campaign: Campaign, policy: Policy) -> str:
     specs = policy.policy_specs
     env = EnvRecipe(campaign.env, {**campaign.options, **options}).bind(specs)()
     try:
-        raw, _ = env.reset(seed=campaign.seeds[0])
+        raw, info = env.reset(seed=campaign.seeds[0])
         named_observation(raw, specs)
+        given = info.get("instruction", getattr(getattr(env, "unwrapped", env), "instruction", ""))
+        if getattr(policy, "needs_instruction", False) and not given:
+            raise SpecError(
+                "the critic follows instructions and got none; say what to do: --instruction TEXT"
+            )
         if campaign.videos:
             env.render()
         return _success_in_words(env)
@@ -106,6 +113,7 @@ def run_campaign(
     command: Sequence[str],
     now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
     console: Console | None = None,
+    selection: Callable[[], SelectionRecord] | None = None,
 ) -> Evaluation:
     """Evaluate into an existing folder.
 
@@ -115,17 +123,22 @@ def run_campaign(
     Args:
         label: the policy's name for people.
         command: the command line, for the record.
+        selection: of a reranked policy, asked when all episodes have been run.
     Raises:
         ConfigError: the journal belongs to another policy or environment; plus what ``evaluate`` raises.
     """
     success = check_environment(campaign, policy)
     started = now().isoformat(timespec="seconds")
-    journal = EpisodeJournal(output / JOURNAL, _key(campaign, policy))
+    key = _key(campaign, policy)
+    if selection is not None:  # what decides, also where the policy has no digest
+        key["selection"] = to_tree(selection().config)
+    journal = EpisodeJournal(output / JOURNAL, key)
     profile = Profile()
     due = [seed for seed in campaign.seeds if seed not in journal.episodes]
     if due:
         _evaluate(campaign, policy, due, on_episode=journal.append, profile=profile, console=console)
     episodes = [journal.episodes[seed] for seed in campaign.seeds]
+    chosen = selection() if selection is not None else None  # before films play episodes once more
     if campaign.videos:
         episodes = _film(campaign, policy, episodes, output, console)
     evaluation = Evaluation(
@@ -141,6 +154,7 @@ def run_campaign(
         versions=package_versions(),
         git_revision=git_revision(),
         timing=Timing.of(profile, inference_batch=INFERENCE_BATCH) if due else None,
+        selection=chosen,
     )
     write_evaluation(output, evaluation)
     return evaluation

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from robopolicy.core.errors import ConfigError
-from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Float32, Policy
+from robopolicy.core.policy import NO_CONTEXT, Arrays, Context, Float32, Policy, Prefix
 from robopolicy.core.specs import DELTAS, PolicySpecs
 
 
@@ -42,6 +43,7 @@ class DelayCompensated:
         if relative:
             raise ConfigError(f"{relative} actions count from the one before, so none can be skipped")
         self._policy = policy
+        self.sees_committed = bool(getattr(policy, "sees_committed", False))
         self._steps = delay * specs.specs.policy_rate
         digest = str(getattr(policy, "digest", ""))
         self.digest = hashlib.sha256(f"{digest} {delay}".encode()).hexdigest() if digest else ""
@@ -52,13 +54,20 @@ class DelayCompensated:
 
     def sample(self, observation: Arrays, noise: Float32, context: Context = NO_CONTEXT) -> Float32:
         """As the policy's, shifted: (batch, n, prediction_horizon, action_dim)."""
+        if context.prefix is not None:  # of commands, which the policy's own chunks are ahead of
+            context = replace(context, prefix=self._ahead(context.prefix))
         return shift(self._policy.sample(observation, noise, context), self._steps)
+
+    def _ahead(self, prefix: Prefix) -> Prefix:
+        weight = shift(prefix.weight[..., None], -self._steps)[..., 0]
+        weight[:, np.arange(weight.shape[1]) < self._steps] = 0  # what was meant then is not known
+        return Prefix(shift(prefix.action, -self._steps), weight)
 
 
 def shift(chunks: np.ndarray[Any, np.dtype[np.float32]], steps: float) -> Float32:
     """(..., prediction_horizon, action_dim) chunks that begin ``steps`` later, interpolated linearly."""
     last = chunks.shape[-2] - 1
-    places = np.minimum(np.arange(last + 1) + steps, last)
+    places = np.clip(np.arange(last + 1) + steps, 0, last)
     lower = places.astype(np.int64)
     upper = np.minimum(lower + 1, last)
     weight = (places - lower).astype(np.float32)[:, np.newaxis]

@@ -290,6 +290,8 @@ def provenance(entries: Sequence[Entry]) -> list[tuple[str, str]]:
             (f"{who}policy", f"{e.policy.label}, SHA-256 {e.policy.digest or 'unknown'}"),
             (f"{who}ran", f"{e.started} to {e.ended}"),
         ]
+        if e.selection is not None:
+            rows.append((f"{who}chunks", e.selection.in_words()))
     for name, texts in (
         ("revision", [e.evaluation.git_revision or "unknown" for e in entries]),
         ("versions", [", ".join(f"{k} {v}" for k, v in e.evaluation.versions.items()) for e in entries]),

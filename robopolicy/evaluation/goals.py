@@ -79,6 +79,8 @@ class GoalPolicy:
 
     def __init__(self, policy: Policy, goals: Goals) -> None:
         self._policy = policy
+        self.sees_committed = bool(getattr(policy, "sees_committed", False))
+        self.needs_instruction = bool(getattr(policy, "needs_instruction", False))
         self._goals = check_goals(goals, policy.policy_specs)
         self.policy_specs: PolicySpecs = without(policy.policy_specs, goals)
         digest = hashlib.sha256(str(getattr(policy, "digest", "")).encode())

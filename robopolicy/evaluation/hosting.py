@@ -52,11 +52,17 @@ class Spent:
 
 @dataclass(frozen=True)
 class Ready:
-    """The episode goes on: (observation_horizon, ...) of every observation, for the chunk from ``step``."""
+    """The episode goes on: (observation_horizon, ...) of every observation, for the chunk from ``step``.
+
+    Args:
+        past: (action_start, action_dim) what was executed at the older instants of the window, oldest first;
+            NaN before the episode began.
+    """
 
     slot: int
     step: int
     window: dict[str, NDArray[Any]]
+    past: NDArray[np.float32]
     instruction: str
     spent: Spent
 
@@ -88,6 +94,7 @@ class _Episode:
     rewards: list[float] = field(default_factory=list)
     maxima: dict[str, float] = field(default_factory=dict)
     digest: Any = field(default_factory=hashlib.sha256)
+    executed: list[NDArray[np.float32]] = field(default_factory=list)
 
 
 class EnvHost:
@@ -125,7 +132,8 @@ class EnvHost:
         if result is not None:
             return Finished(slot, result, spent)
         episode = self._episodes[slot]
-        return Ready(slot, episode.step, self._histories[slot].window(), episode.instruction, spent)
+        window = self._histories[slot].window()
+        return Ready(slot, episode.step, window, self._past(episode), episode.instruction, spent)
 
     def close(self) -> None:
         """Close every environment."""
@@ -153,6 +161,7 @@ class EnvHost:
         env, episode = self._envs[slot], self._episodes[slot]
         for number, action in enumerate(actions, start=1):
             episode.digest.update(action.tobytes())
+            episode.executed.append(action)
             raw, reward, terminated, truncated, info = env.step(action)
             episode.step += 1
             if np.isfinite(reward):
@@ -170,6 +179,13 @@ class EnvHost:
                     info = {**info, "unstable": True, "is_success": False}
             return number, self._finish(episode, info, bool(terminated))
         return len(actions), None
+
+    def _past(self, episode: _Episode) -> NDArray[np.float32]:
+        wanted = self._specs.horizons.action_start
+        past = np.full((wanted, self._specs.specs.action.dim), np.nan, np.float32)
+        if known := episode.executed[max(0, len(episode.executed) - wanted) :]:
+            past[-len(known) :] = known
+        return past
 
     def _finish(self, episode: _Episode, info: dict[str, Any], terminated: bool) -> EpisodeResult:
         result = EpisodeResult(

@@ -26,6 +26,7 @@ class InstructedPolicy:
         if not instruction.strip():
             raise ConfigError("an instruction needs words")
         self._policy, self._instruction = policy, instruction
+        self.sees_committed = bool(getattr(policy, "sees_committed", False))
         digest = str(getattr(policy, "digest", ""))
         if hasattr(policy, "features"):
             self.features = self._features

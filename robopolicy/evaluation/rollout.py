@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from robopolicy.core.errors import ConfigError, WorkerError
 from robopolicy.core.policy import Context, Policy, draw_noise, keyed_rng
 from robopolicy.evaluation import executors
+from robopolicy.evaluation.committed import committed
 from robopolicy.evaluation.environments import EnvRecipe
 from robopolicy.evaluation.executors import Executor, Lost
 from robopolicy.evaluation.hosting import Advance, Begin, Finished, Ready
@@ -116,6 +117,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.results: dict[int, EpisodeResult] = {}
         self._playing: dict[int, int] = {}  # slot -> seed of its episode
+        self._plans: dict[int, NDArray[np.float32]] = {}  # slot -> newest chunk of its episode
         self._restarts: dict[int, int] = {}  # seed -> how often its process died
         self._ready: dict[int, Ready] = {}  # slot -> what its next chunk is planned from
 
@@ -147,6 +149,7 @@ class _Run:
 
     def _play(self, slot: int, seed: int) -> None:
         self._playing[slot] = seed
+        self._plans.pop(slot, None)
         film = None if self.films is None else self.films / f"seed_{seed}.mp4"
         self.executor.send(Begin(slot, seed, film))
 
@@ -178,6 +181,7 @@ class _Run:
         horizons = self.policy.policy_specs.horizons
         part = slice(horizons.action_start, horizons.action_start + horizons.action)
         for ready, chunk in zip(group, chunks):
+            self._plans[ready.slot] = chunk
             self.executor.send(Advance(ready.slot, np.ascontiguousarray(chunk[part])))
 
     def _chunks(self, rows: list[Ready]) -> NDArray[np.float32]:
@@ -186,6 +190,9 @@ class _Run:
         keys = [(self.noise_seed, self._playing[r.slot], r.step) for r in rows]
         noise = np.stack([draw_noise(specs, 1, keyed_rng(*key)) for key in keys])
         texts = tuple(r.instruction for r in rows)
-        context = Context(texts if any(texts) else ())
+        asks = getattr(self.policy, "sees_committed", False)
+        prefix = committed([self._plans.get(r.slot) for r in rows], specs) if asks else None
+        past = np.stack([r.past for r in rows])
+        context = Context(texts if any(texts) else (), prefix, past)
         chunks: NDArray[np.float32] = self.policy.sample(observation, noise, context)[:, 0]
         return chunks

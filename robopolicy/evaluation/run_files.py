@@ -28,6 +28,11 @@
         inference_ns     (c,) of each chunk, time spent computing
         delay_ns         (c,) of each chunk, from observation to use
         observation_age_ns (r,) of each request
+      and where candidates were drawn, of each decision (d, at most K candidates):
+        decision_time_ns, decision_index, decision_asked, decision_drawn, decision_scored, decision_draw_ns,
+        decision_score_ns, decision_deadline_ns, decision_notes   (d,) see ``runtime.control.decisions``
+        decision_candidates   (d, K, prediction_horizon, A) float32; NaN beyond those drawn
+        decision_values       (d, K) what they were judged by; NaN where they were not
 
 Whatever else the files hold is left alone.
 """

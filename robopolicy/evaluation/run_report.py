@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robopolicy.evaluation import run_sections, run_smoothness
+from robopolicy.evaluation import run_choices, run_sections, run_smoothness
 from robopolicy.evaluation.report import render, write_page
 from robopolicy.evaluation.run_files import read_run
 
@@ -40,8 +40,12 @@ def write_run_report(folder: Path, *, store: Path | None = None, output: Path | 
         figures=figures,
         percentiles=percentiles,
         interventions=run_sections.interventions(run),
+        choices=run_choices.choices(run),
         smoothness=run_smoothness.compare(run, store),
-        episodes=[run_sections.episode_pictures(run, number) for number in numbers],
+        episodes=[
+            {**run_sections.episode_pictures(run, number), "choices": run_choices.pictures(run, number)}
+            for number in numbers
+        ],
         left_out=len(run.episodes) - len(numbers),
         command=run_sections.command(run),
         configuration=run_sections.configuration(run),

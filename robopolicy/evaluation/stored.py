@@ -13,6 +13,7 @@ from robopolicy.core.provenance import write_json
 from robopolicy.core.serial import from_tree, to_tree
 from robopolicy.core.specs import PolicySpecs
 from robopolicy.evaluation.profile import Profile
+from robopolicy.evaluation.reranked import SelectionRecord
 from robopolicy.evaluation.results import EpisodeResult, Summary, summarise
 from robopolicy.evaluation.stored_check import EVAL_SCHEMA_VERSION, EvaluationFileError, check, plain
 
@@ -101,6 +102,7 @@ class Evaluation:
         started, ended: ISO 8601 with the offset from UTC.
         episodes: in the order of their seeds as asked for; no seed twice.
         timing: None where nobody measured.
+        selection: how one of several candidates was chosen; None where the policy's first sample was taken.
         notes: remarks of the person who watched, by seed (as text).
     """
 
@@ -116,6 +118,7 @@ class Evaluation:
     versions: Mapping[str, str] = field(default_factory=dict)
     git_revision: str = ""
     timing: Timing | None = None
+    selection: SelectionRecord | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -19,6 +19,7 @@ from robopolicy.core.provenance import git_revision, package_versions
 from robopolicy.datasets.store import EpisodeStore
 from robopolicy.export.choice import Choice, choose_form
 from robopolicy.export.closed_loop import ClosedLoop, as_measured, compare_in_simulation
+from robopolicy.export.critic import check_critic, critic_inputs, export_critic
 from robopolicy.export.onnx import export_graphs, step_rows
 from robopolicy.export.options import ExportOptions, with_denoising_steps
 from robopolicy.export.parity import (
@@ -31,13 +32,14 @@ from robopolicy.export.parity import (
 )
 from robopolicy.export.precision import with_precision
 from robopolicy.export.unroll import unroll
-from robopolicy.models.critic_module import CriticModule, TorchCritic
+from robopolicy.models.critic_module import TorchCritic
 from robopolicy.models.policy_module import PolicyModule, TorchPolicy
 from robopolicy.policies._saved import DESCRIPTION, load_policy
 from robopolicy.runtime.bundle.contract import CHUNK, NOISE, STEP_CHUNK, STEP_OUTPUT, STEP_PARAMETERS
 from robopolicy.runtime.bundle.directory import assemble, compose, write_bundle
 from robopolicy.runtime.bundle.manifest import Producer
 from robopolicy.runtime.bundle.policy import BundlePolicy
+from robopolicy.steering._saved import load_critic
 
 WINDOWS_COMPARED = 8
 
@@ -50,7 +52,7 @@ def export_bundle(
     tolerance: float | None = None,
     seed: int = 0,
     options: ExportOptions | None = None,
-    critic: CriticModule | None = None,
+    critic: TorchCritic | Path | None = None,
     closed_loop: ClosedLoop | None = None,
     clock: Callable[[], int] = time.perf_counter_ns,
     console: Console | None = None,
@@ -63,11 +65,12 @@ def export_bundle(
         run: training run, or a saved policy's folder.
         store: demonstrations to compare on; None compares on random observations alone.
         tolerance: short for ``options.tolerance``.
-        critic: scores the policy's candidates, see ``BundlePolicy.values``.
+        critic: scores the policy's candidates, see ``BundlePolicy.values``; or the run that trained it.
         closed_loop: where to compare success; by default nowhere.
         clock: monotonic [ns], of the choice between forms.
     Raises:
-        RunExistsError: output exists; ParityError: the graphs disagree; RobopolicyError: no policy.
+        RunExistsError: output exists; ParityError: the graphs disagree; RobopolicyError: no policy or critic;
+        SpecError: the critic judges other policies than this one, both printed.
     """
     if output.exists() or output.is_symlink():
         raise RunExistsError(f"{output} already exists; choose another path")
@@ -78,6 +81,10 @@ def export_bundle(
     folder = run if (run / DESCRIPTION).is_file() else run / "policy"
     family = json.loads((folder / DESCRIPTION).read_text())["family"]
     policy = with_denoising_steps(loaded, family, options.denoising_steps)
+    if isinstance(critic, Path):
+        critic = load_critic(critic, device="cpu")
+    if critic is not None:
+        check_critic(policy, critic)
     windows = {"random": random_observations(policy.policy_specs, policy.normalisers, WINDOWS_COMPARED, seed)}
     if store is not None:  # opened before the slow part
         opened = EpisodeStore.open(store)
@@ -85,6 +92,9 @@ def export_bundle(
     details = {"policy_digest": policy.digest, "form": options.form}
     if closed_loop.env:
         details["env"] = closed_loop.env
+    if critic is not None:
+        details["critic_digest"] = critic.digest
+        details |= {f"critic_{name}": str(value) for name, value in critic.facts.items()}
     common: dict[str, Any] = {
         "policy_specs": policy.policy_specs,
         "normalisers": policy.normalisers,
@@ -93,6 +103,9 @@ def export_bundle(
         "producer": Producer(run.name, git_revision(), package_versions(), details),
         "text_encoder": policy.text_encoder,
     }
+    if critic is not None:
+        common["critic_inputs"] = critic_inputs(critic.critic_specs)
+        common["critic_normalisers"] = critic.critic_normalisers
     drafts = _drafts(policy, options, critic, common)
     exported = {form: _load(draft, options.threads) for form, draft in drafts.items()}
     parity = {form: _parity(policy, found, windows, options, seed) for form, found in exported.items()}
@@ -104,7 +117,7 @@ def export_bundle(
     chosen = exported[choice.form]
     if critic is not None:
         measured["parity.critic"] = compare_values(
-            TorchCritic(critic, policy.normalisers, text_encoder=policy.text_encoder),
+            critic,
             chosen,
             [*windows["random"], *windows.get("recorded", ())],
             seed=seed,
@@ -118,12 +131,12 @@ def export_bundle(
 
 
 def _drafts(
-    policy: TorchPolicy, options: ExportOptions, critic: CriticModule | None, common: Mapping[str, Any]
+    policy: TorchPolicy, options: ExportOptions, critic: TorchCritic | None, common: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Form to the arguments of ``compose``."""
     alone = "unrolled" if options.form == "auto" else options.form
     forms = ("step", "unrolled") if options.form == "auto" and policy.module.iterates else (alone,)
-    scored = {} if critic is None else _critic_graphs(critic, options)
+    scored = {} if critic is None else export_critic(critic.module, opset=options.opset)
     drafts: dict[str, dict[str, Any]] = {}
     for form, graphs in _forms(policy.module, forms, options.opset).items():
         converted, precision = with_precision({**graphs, **scored}, options.precision)
@@ -152,12 +165,6 @@ def _forms(module: PolicyModule, forms: Sequence[str], opset: int) -> dict[str, 
         )
         found["unrolled"] = {"encoder": found["step"]["encoder"], "sampler": loop.SerializeToString()}
     return found
-
-
-def _critic_graphs(critic: CriticModule, options: ExportOptions) -> dict[str, bytes]:
-    from robopolicy.export.critic import export_critic
-
-    return export_critic(critic, opset=options.opset)
 
 
 def _load(draft: Mapping[str, Any], threads: int) -> BundlePolicy:

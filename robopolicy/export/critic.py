@@ -1,14 +1,46 @@
-"""A critic as two ONNX graphs: its encoder, run once per observation, and the value of one chunk."""
+"""A critic as two ONNX graphs: its encoder, run once per observation, and the values of one chunk."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from robopolicy.core.errors import SpecError
 from robopolicy.core.language import INSTRUCTION
+from robopolicy.core.specs import PolicySpecs
 from robopolicy.export.onnx import OPSET, to_onnx
-from robopolicy.models.critic_module import CriticModule
+from robopolicy.models.critic_module import CriticModule, TorchCritic
+from robopolicy.models.policy_module import TorchPolicy
 from robopolicy.runtime.bundle.contract import CHUNK, CRITIC_CONDITIONING, VALUE
+from robopolicy.runtime.reranking.pairing import check_pairing
+
+
+def critic_inputs(specs: PolicySpecs) -> tuple[str, ...]:
+    """What a critic looks at, in order: observations, and the instruction where it heeds one."""
+    return (*specs.specs.observation, *((INSTRUCTION,) if specs.instruction_dim else ()))
+
+
+def check_critic(policy: TorchPolicy, critic: TorchCritic) -> None:
+    """Whether they may go into one bundle.
+
+    Raises:
+        SpecError: they do not fit (``runtime.reranking.pairing``), or understand instructions differently.
+    """
+    check_pairing(
+        policy.policy_specs,
+        critic.critic_specs,
+        normalisers=policy.normalisers,
+        critic_normalisers=critic.critic_normalisers,
+    )
+    if not critic.critic_specs.instruction_dim:
+        return
+    ours, its = policy.text_encoder, critic.text_encoder
+    if ours is None or its is None or ours.digest != its.digest:
+        told = [f"{e.name!r} ({e.digest[:12]})" if e is not None else "none" for e in (ours, its)]
+        raise SpecError(
+            f"a bundle has one text encoder: the policy's is {told[0]}, the critic's {told[1]}; train the "
+            "critic with --policy, or with the same --instruction"
+        )
 
 
 class _Encoder(nn.Module):
@@ -17,9 +49,7 @@ class _Encoder(nn.Module):
     def __init__(self, critic: CriticModule) -> None:
         super().__init__()
         self.critic = critic
-        self.names = list(critic.policy_specs.specs.observation)
-        if critic.policy_specs.instruction_dim:
-            self.names.append(INSTRUCTION)
+        self.names = critic_inputs(critic.policy_specs)
 
     def forward(self, *arrays: Tensor) -> Tensor:
         return self.critic.encode(dict(zip(self.names, arrays)))

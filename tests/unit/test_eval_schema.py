@@ -15,6 +15,7 @@ import pytest
 from synthetic import make_policy_specs
 
 from robopolicy.evaluation.profile import Profile
+from robopolicy.evaluation.reranked import SelectionRecord
 from robopolicy.evaluation.results import EpisodeResult, Summary
 from robopolicy.evaluation.stored import (
     EnvironmentRecord,
@@ -27,6 +28,7 @@ from robopolicy.evaluation.stored import (
     write_evaluation,
 )
 from robopolicy.evaluation.stored_check import EvaluationFileError, schema
+from robopolicy.runtime.reranking.config import RerankConfig, ScoreConfig
 
 
 def make_evaluation(**changes: Any) -> Evaluation:
@@ -60,6 +62,16 @@ def make_evaluation(**changes: Any) -> Evaluation:
         episodes=episodes,
         versions={"python": "3.11"},
         timing=Timing.of(profile, inference_batch=16),
+        selection=SelectionRecord(
+            RerankConfig(
+                8, (ScoreConfig("critic", 1.0, {"pessimism": "mean"}), ScoreConfig("smoothness", 0.5))
+            ),
+            critic="runs/value",
+            critic_digest="ef" * 32,
+            decisions=30,
+            other_than_first=27,
+            nan_rows=1,
+        ),
         notes={"101": "slipped"},
     )
     return dataclasses.replace(base, **changes)
@@ -99,6 +111,7 @@ def test_the_schema_knows_every_field_and_no_other() -> None:
         (StoppingRule, properties["stopping"]["properties"]),
         (PolicyRecord, properties["policy"]["properties"]),
         (EnvironmentRecord, properties["environment"]["properties"]),
+        (SelectionRecord, properties["selection"]["properties"]),
         (Summary, properties["summary"]["properties"]),
     ):
         assert set(block) == {f.name for f in dataclasses.fields(cls)}, cls

@@ -16,7 +16,7 @@ import torch
 from synthetic import make_episode, make_normalisers, make_policy_specs, make_specs, make_windows
 
 from robopolicy.core.errors import ConfigError, RobopolicyError, RunExistsError, StoreError
-from robopolicy.core.normalise import Normalisers
+from robopolicy.core.normalise import Affine, Normalisers
 from robopolicy.core.policy import NO_CONTEXT, draw_noise, keyed_rng
 from robopolicy.core.specs import ArraySpec, PolicySpecs, Specs
 from robopolicy.datasets.store import EpisodeStore
@@ -30,6 +30,7 @@ from robopolicy.export.options import ExportOptions, with_denoising_steps
 from robopolicy.export.parity import TOLERANCE, Parity, ParityError, compare, random_observations
 from robopolicy.models.critic_module import CriticModule, TorchCritic
 from robopolicy.models.noise_schedule import ScheduleConfig
+from robopolicy.models.policy_module import TorchPolicy
 from robopolicy.policies._saved import load_policy, save_policy
 from robopolicy.policies.diffusion_unet import Config, DiffusionUNet, build
 from robopolicy.runtime import BundlePolicy, load_bundle
@@ -76,7 +77,7 @@ def exported(run, store, tmp_path_factory) -> tuple[Path, Parity]:
     neighbour.parent.mkdir()
     neighbour.write_text("mine")
     ticks = itertools.count(0, 1_000_000)
-    critic = TinyCritic(load_policy(run).policy_specs)
+    critic = tiny_critic(load_policy(run))
     parity = export_bundle(run, folder / "bundle", store=store, critic=critic, clock=lambda: next(ticks))
     assert neighbour.read_text() == "mine"
     assert sorted(p.name for p in folder.iterdir()) == ["bundle", "bundle.unchecked"]
@@ -92,14 +93,26 @@ class TinyCritic(CriticModule):
         self.policy_specs = specs
         seen = sum(s.num_features for s in specs.specs.observation.values()) * specs.horizons.observation
         self.embed = torch.nn.Linear(seen, 4)
-        self.head = torch.nn.Linear(4 + int(np.prod(specs.chunk_shape)), 1)
+        self.head = torch.nn.Linear(4 + int(np.prod(specs.chunk_shape)), 2)
 
-    def encode(self, observation: dict[str, torch.Tensor]) -> torch.Tensor:
+    def encode(self, observation, generator=None) -> torch.Tensor:
         names = self.policy_specs.specs.observation
         return self.embed(torch.cat([observation[name].flatten(1) for name in names], dim=-1)).tanh()
 
     def value(self, conditioning: torch.Tensor, chunk: torch.Tensor) -> torch.Tensor:
-        return self.head(torch.cat([conditioning, chunk.flatten(1)], dim=-1))[:, 0]
+        return self.head(torch.cat([conditioning, chunk.flatten(1)], dim=-1))
+
+
+def tiny_critic(policy: TorchPolicy) -> TorchCritic:
+    """Trained on other episodes than the policy: with normalisers of its own."""
+    action = policy.normalisers.action
+    wider = Affine(action.offset, tuple(1.3 * scale for scale in action.scale))
+    return TorchCritic(
+        TinyCritic(policy.policy_specs),
+        dataclasses.replace(policy.normalisers, action=wider),
+        digest="abc",
+        facts={"objective": "iql"},
+    )
 
 
 def test_the_bundle_is_the_policy_without_torch(run, exported):
@@ -135,10 +148,12 @@ def test_values_are_those_of_the_torch_critic(run, exported):
     observation = make_windows(policy.policy_specs, 2)
     noise = np.stack([draw_noise(policy.policy_specs, 5, keyed_rng(i)) for i in range(2)])
     candidates = bundle.sample(observation, noise)
-    expected = TorchCritic(TinyCritic(policy.policy_specs), policy.normalisers).values(
-        observation, candidates
-    )
-    assert expected.shape == (2, 5) and expected.std() > 1e-3
+    critic = tiny_critic(policy)
+    expected = critic.values(observation, candidates)
+    assert expected.shape == (2, 5, 2) and expected.std() > 1e-3
+    assert bundle.critic_normalisers == critic.critic_normalisers != policy.normalisers
+    details = load_bundle(exported[0]).manifest.producer.details
+    assert (details["critic_digest"], details["critic_objective"]) == ("abc", "iql")
     np.testing.assert_allclose(bundle.values(observation, candidates), expected, atol=1e-5)
 
 
