@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from grid.cells import Setting, demonstrations, run_cell
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=[task.name for task in TASKS])
     parser.add_argument("--seeds", type=int, help="trainings of each policy; 3, or 1 with --quick")
     parser.add_argument("--episodes", type=int, help="of each evaluation; 100, or 2 with --quick")
+    parser.add_argument("--times", type=float, default=1.0, help="as many steps; needs its own --output")
     parser.add_argument("--jobs", type=int, default=2, help="cells at once, one thread each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no cell after that")
     parser.add_argument("--peer-python", type=Path, default=PEER_PYTHON)
@@ -48,7 +50,11 @@ def main() -> None:
     left_out = [task.name for task in TASKS if task.name in given.tasks and task not in tasks]
     if left_out:
         console.print(f"left out, since {given.peer_python} is not there: {left_out}")
-    recipes = [recipe for recipe in RECIPES if recipe.family in given.policies]
+    recipes = [
+        replace(recipe, steps=round(given.times * recipe.steps))
+        for recipe in RECIPES
+        if recipe.family in given.policies
+    ]
     seeds = range(given.seeds or (1 if given.quick else 3))
     for task in tasks:
         demonstrations(setting, task)

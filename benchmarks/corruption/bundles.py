@@ -12,7 +12,7 @@ from robopolicy.core.normalise import Affine, Normalisers
 from robopolicy.core.specs import ActionPart, ActionSpec, ArraySpec, PolicySpecs, Specs
 from robopolicy.export.bundle import export_bundle
 from robopolicy.export.options import ExportOptions
-from robopolicy.models.critic_module import CriticModule
+from robopolicy.models.critic_module import CriticModule, TorchCritic
 from robopolicy.models.noise_schedule import ScheduleConfig
 from robopolicy.policies._saved import save_policy
 from robopolicy.policies.diffusion_unet import Config, build
@@ -26,15 +26,15 @@ class TinyCritic(CriticModule):
         self.policy_specs = specs
         seen = sum(s.num_features for s in specs.specs.observation.values()) * specs.horizons.observation
         horizon, dim = specs.chunk_shape
-        self.head = nn.Linear(seen + horizon * dim, 1)
+        self.head = nn.Linear(seen + horizon * dim, 2)
 
-    def encode(self, observation: dict[str, Tensor]) -> Tensor:
+    def encode(self, observation: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         return torch.cat(
             [observation[name].flatten(1) for name in self.policy_specs.specs.observation], dim=-1
         )
 
     def value(self, conditioning: Tensor, chunk: Tensor) -> Tensor:
-        return self.head(torch.cat([conditioning, chunk.flatten(1)], dim=-1))[:, 0]
+        return self.head(torch.cat([conditioning, chunk.flatten(1)], dim=-1))
 
 
 def tiny_bundles(folder: Path) -> dict[str, tuple[Path, Path]]:
@@ -50,15 +50,16 @@ def tiny_bundles(folder: Path) -> dict[str, tuple[Path, Path]]:
     for seed in (0, 1):
         torch.manual_seed(seed)
         policy = build(config, specs)
+        normalisers = Normalisers(maps, Affine((0.0, 0.1, 0.04), (0.5, 0.5 + seed / 10, 0.04)))
         save_policy(
             folder / f"run{seed}" / "policy",
             family="diffusion_unet",
             config=config,
             specs=policy.policy_specs,
-            normalisers=Normalisers(maps, Affine((0.0, 0.1, 0.04), (0.5, 0.5 + seed / 10, 0.04))),
+            normalisers=normalisers,
             weights=policy.state_dict(),
         )
-        critic = TinyCritic(policy.policy_specs)
+        critic = TorchCritic(TinyCritic(policy.policy_specs), normalisers)
         for form, paths in pairs.items():
             paths.append(folder / f"{form}{seed}")
             options = ExportOptions(form=form, candidates=(1, 2))

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from robopolicy.runtime.bundle.contract import NORMALISERS
+from robopolicy.runtime.bundle.directory import SPECS
 from robopolicy.runtime.bundle.manifest import MANIFEST, canonical, checksum, describe_file
 
 Files = dict[str, bytes]
@@ -86,7 +88,7 @@ def forgeries(good: Files, other: Files) -> Iterator[Case]:
         if isinstance(edited, dict):
             edited["checksum"] = checksum(edited)
             yield Case(f"manifest {what}", (MANIFEST, *good), {**good, MANIFEST: canonical(edited)})
-    for name in ("specs.json", "normalisers.json"):
+    for name in (n for n in good if n.endswith((SPECS, NORMALISERS))):
         for edited, what in _edits(json.loads(good[name])):
             data = (json.dumps(edited, indent=2) + "\n").encode()
             yield Case(f"{name} {what}", tuple(good), rehash({**good, name: data}))

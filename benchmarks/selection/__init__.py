@@ -1,0 +1,1 @@
+"""Parts of ``benchmarks/reranking.py`` and ``benchmarks/one_critic.py``."""
